@@ -1,0 +1,1 @@
+"""Single-cell foundation models in one language."""

@@ -1,0 +1,165 @@
+"""The contracts between rooms, on one page.
+
+A family is data (`Family`); everything else is a shape that a class may have without inheriting it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor, nn
+
+from cellwright.types import CellBatch, Draw, ModelOutput, Targets, TokenBatch
+from cellwright.vocab import GeneVocab
+
+
+@runtime_checkable
+class CellModel(Protocol):
+    """A network: tokens in, predictions out. It holds architecture only - no loss, no data, no optimiser."""
+
+    produces: frozenset[str]
+    """Optional `ModelOutput` fields it can fill."""
+    width: int
+    """Size d of hidden states and cell embeddings."""
+    needs_padding: bool
+    """True when its numbers depend on pads (some published poolings and batch norms do)."""
+
+    def __call__(self, tokens: TokenBatch, outputs: Collection[str] | None = None) -> ModelOutput:
+        """Run forward; ``outputs`` names the optional fields wanted (``None`` = all of ``produces``)."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Turns cells into tokens, deterministically for a given draw."""
+
+    def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
+        """Encode cells; the tokens of a cell depend on (seed, epoch, row), not on its minibatch."""
+        ...
+
+
+class View(Protocol):
+    """Decides what the model may see and what it must answer."""
+
+    def __call__(self, cells: CellBatch, tokenize: Tokenizer, draw: Draw) -> tuple[TokenBatch, Targets]:
+        """Return tokens with values hidden, and the answers."""
+        ...
+
+
+class Term(Protocol):
+    """One loss: a scalar from predictions and answers. A term with parameters owns its head (an ``nn.Module``)."""
+
+    needs: frozenset[str]
+    """Optional `ModelOutput` fields it reads."""
+
+    def __call__(self, out: ModelOutput, targets: Targets) -> Tensor:
+        """Return the scalar loss; raise ``ValueError`` when nothing is scored."""
+        ...
+
+
+class CellSource(Protocol):
+    """Cells that can be read by position, mapped onto one vocabulary. Never changes what it reads from."""
+
+    vocab: GeneVocab
+    state: str
+    """What the values are once read: raw | normalised | log1p."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: np.ndarray) -> CellBatch:
+        """Return the cells at these positions, in this order."""
+        ...
+
+
+class Loader(Protocol):
+    """Seeded, resumable minibatches."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[CellBatch]: ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        ...
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the iteration stands."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue from there."""
+        ...
+
+
+class Task(Protocol):
+    """A downstream task: run it, score it, and name the baselines that stand beside it."""
+
+    name: str
+
+    def run(self, model: Any, source: CellSource, **options: Any) -> Any:
+        """Do the task and return its typed result."""
+        ...
+
+    def score(self, result: Any) -> list[dict[str, Any]]:
+        """Return one row a metric."""
+        ...
+
+    def baselines(self) -> Mapping[str, Callable[..., Any]]:
+        """Return name -> simple competitor; never empty."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What a family's weights adapter found in a published checkpoint.
+
+    ``network`` and ``heads`` hold our key names. ``loaded``, ``missing``, ``unexpected`` and ``mismatched`` speak of
+    the published keys; ``missing`` lists what the architecture needs and the file lacks.
+    """
+
+    config: Any
+    vocab: GeneVocab
+    network: dict[str, Tensor]
+    heads: dict[str, dict[str, Any]]
+    """Head name -> ``{"options": ..., "state": {key: tensor}}``."""
+    extras: dict[str, Tensor]
+    """Tensors that no part of the architecture uses, kept so that writing back is exact."""
+    layout: str
+    """Name of the key layout found."""
+    files: dict[str, Any]
+    """Records to write back unchanged (for instance the published ``args.json``)."""
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A model family as data: everything the rest of cellwright asks about it, in one table line."""
+
+    name: str
+    title: str
+    """Published spelling, used in ``obsm["X_<title>"]``."""
+    config: type
+    """The `Config` class of its architecture and tokeniser."""
+    sizes: Mapping[str, Any]
+    """Size name (tiny, small, released) -> config."""
+    build: Callable[[Any, GeneVocab], nn.Module]
+    """(config, vocab) -> network."""
+    tokenizer: Callable[..., Tokenizer]
+    """(config, vocab, **options) -> tokenizer."""
+    specials: Mapping[str, str]
+    """Special tokens of a new vocabulary, role -> token."""
+    accepts: tuple[str, ...]
+    """Matrix states it can be fed, best first (raw, normalised, log1p)."""
+    is_released: Callable[[Path], bool]
+    """Whether a path looks like this family's published checkpoint."""
+    from_released: Callable[[Path], Released]
+    to_released: Callable[[Any, Path], None]
+    decoding: Literal["autoregressive", "unmask"] | None
+    citation: str
+    weights_terms: str
+    """Licence of the published weights, in one sentence for the user."""
+    heads: Sequence[str] = ()
+    """Heads that its published checkpoints may carry."""

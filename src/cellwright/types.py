@@ -1,0 +1,304 @@
+"""What flows between rooms.
+
+Axes, written as lower-case suffixes of tensor names: ``n`` cell, ``g`` gene of a panel, ``t`` token, ``d`` model
+width, ``h`` head, ``k`` class or bin, ``v`` vocabulary entry, ``z`` stored entry of a ragged (CSR) matrix.
+A trailing digit is a literal size (``depth_n2``); ``indptr_n1`` has one entry more than there are cells.
+Booleans begin with ``is_``.
+
+Minibatches of tokens come in two layouts with the same numbers at the same tokens. *Padded*: one row a cell,
+``[n, t]``, pads at the right. *Packed*: all cells one after another in a single row, ``[1, t]``, no pads; only
+attention needs to know where a cell ends. `Layout` says which, and moves values between cells and tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Where a random number comes from: nothing random in cellwright is drawn without one of these.
+
+    The same (seed, epoch, step) gives the same numbers on any machine; tokenisers mix in the cell's position in
+    its source, so that a cell's tokens do not depend on the minibatch it travels in.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    step: int = 0
+
+    def generator(self) -> torch.Generator:
+        """Return a CPU generator keyed by this draw."""
+        key = np.random.SeedSequence([self.seed, self.epoch, self.step]).generate_state(2, np.uint32)
+        return torch.Generator().manual_seed(int(key[0]) << 31 | int(key[1]) >> 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellBatch:
+    """Cells as ragged rows of (vocabulary id, value).
+
+    ``value_z`` holds what the source holds (raw counts unless ``state`` says otherwise); only genes of the
+    vocabulary are present, each at most once a cell, zeros are not stored. ``total_n`` counts all molecules of
+    the cell, those of genes outside the vocabulary included.
+    """
+
+    indptr_n1: np.ndarray
+    """int64 ``[n + 1]``: cell i owns entries ``indptr_n1[i]:indptr_n1[i + 1]``."""
+    gene_z: np.ndarray
+    """int32 ``[z]``: vocabulary ids."""
+    value_z: np.ndarray
+    """float32 ``[z]``: values, never negative, never NaN."""
+    row_n: np.ndarray
+    """int64 ``[n]``: position of the cell in its source."""
+    total_n: np.ndarray
+    """float64 ``[n]``: sum over all genes of the source."""
+    obs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Column name -> int64 codes ``[n]`` (-1 = missing)."""
+    state: str = "raw"
+    """What ``value_z`` is: raw | normalised | log1p."""
+
+    def __len__(self) -> int:
+        return len(self.row_n)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How the tokens of a minibatch are laid out; see the module's text.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of each cell, pads not counted; at least 1 each.
+    width
+        Size of the token axis when padded; ``None`` = packed.
+    prompt_lengths
+        When given, the first so many tokens of each cell are a *prompt* and the rest are *unknown*: a prompt
+        token sees the prompt, an unknown token sees the prompt and itself (scGPT's generative attention).
+    """
+
+    lengths: tuple[int, ...]
+    width: int | None = None
+    prompt_lengths: tuple[int, ...] | None = None
+    _cache: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError("every cell of a minibatch needs at least one token")
+        if self.width is not None and max(self.lengths) > self.width:
+            raise ValueError(f"a cell has {max(self.lengths)} tokens, the padded width is {self.width}")
+        if self.prompt_lengths is not None:
+            pairs = zip(self.prompt_lengths, self.lengths, strict=True)
+            if not all(1 <= prompt <= length for prompt, length in pairs):
+                raise ValueError("each prompt needs at least one token and at most the cell's length")
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether all cells share one row."""
+        return self.width is None
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells."""
+        return len(self.lengths)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the two leading axes of every token tensor."""
+        return (1, sum(self.lengths)) if self.width is None else (self.num_cells, self.width)
+
+    @property
+    def has_pad(self) -> bool:
+        """Whether any position is a pad."""
+        return self.width is not None and min(self.lengths) < self.width
+
+    def offsets(self) -> list[int]:
+        """Return the ``n + 1`` boundaries of the cells in the packed order."""
+        return [0, *accumulate(self.lengths)]
+
+    def _on(self, name: str, device: torch.device | str, make) -> Tensor:
+        key = (name, str(device))
+        if key not in self._cache:
+            self._cache[key] = make().to(device)
+        return self._cache[key]
+
+    def is_pad_nt(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return bool ``[n, t]``: True where there is no token."""
+        if self.width is None:
+            return self._on("pad", device, lambda: torch.zeros(self.shape, dtype=torch.bool))
+        at_t = torch.arange(self.width)
+        return self._on("pad", device, lambda: at_t[None] >= torch.tensor(self.lengths)[:, None])
+
+    def is_prompt_nt(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return bool ``[n, t]``: True at prompt tokens (all real tokens when there are no unknown ones)."""
+        prompts = self.prompt_lengths if self.prompt_lengths is not None else self.lengths
+
+        def make() -> Tensor:
+            if self.width is not None:
+                return torch.arange(self.width)[None] < torch.tensor(prompts)[:, None]
+            starts = torch.tensor(self.offsets()[:-1])
+            within_t = torch.arange(self.shape[1]) - starts[self.cell_of_token()]
+            return (within_t < torch.tensor(prompts)[self.cell_of_token()])[None]
+
+        return self._on("prompt", device, make)
+
+    def cell_of_token(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return int64 ``[t]``: the cell that each packed token belongs to."""
+        return self._on(
+            "cell", device, lambda: torch.repeat_interleave(torch.arange(self.num_cells), torch.tensor(self.lengths))
+        )
+
+    def cu_seqlens(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return int32 ``[n + 1]`` cumulative lengths, as variable-length attention kernels take them."""
+        return self._on("cu", device, lambda: torch.tensor(self.offsets(), dtype=torch.int32))
+
+    def first(self, x_nt: Tensor) -> Tensor:
+        """Take each cell's first token: ``[n, t, ...] -> [n, ...]``."""
+        if self.width is not None:
+            return x_nt[:, 0]
+        return x_nt[0, self._on("first", x_nt.device, lambda: torch.tensor(self.offsets()[:-1]))]
+
+    def spread(self, x_n: Tensor) -> Tensor:
+        """Give every token its cell's value: ``[n, ...] -> [n, t, ...]`` (padded) or ``[1, t, ...]`` (packed)."""
+        if self.width is not None:
+            return x_n[:, None].expand(x_n.shape[0], self.width, *x_n.shape[1:])
+        return x_n[self.cell_of_token(x_n.device)][None]
+
+    def pad(self, x_nt: Tensor, fill: float | int | bool = 0) -> Tensor:
+        """Turn a packed tensor ``[1, t, ...]`` into a padded one ``[n, longest, ...]``."""
+        if self.width is not None:
+            return x_nt
+        out_nt = x_nt.new_full((self.num_cells, max(self.lengths), *x_nt.shape[2:]), fill)
+        out_nt[~self.padded().is_pad_nt(x_nt.device)] = x_nt[0]
+        return out_nt
+
+    def pack(self, x_nt: Tensor) -> Tensor:
+        """Turn a padded tensor ``[n, t, ...]`` into a packed one ``[1, t, ...]``, pads left out."""
+        return x_nt if self.width is None else x_nt[~self.is_pad_nt(x_nt.device)][None]
+
+    def padded(self, width: int | None = None) -> Layout:
+        """Return the padded twin, as wide as the longest cell unless ``width`` says more."""
+        return Layout(self.lengths, width or max(self.lengths), self.prompt_lengths)
+
+    def packed(self) -> Layout:
+        """Return the packed twin."""
+        return Layout(self.lengths, None, self.prompt_lengths)
+
+
+_TOKEN_FIELDS = ("gene_nt", "value_nt", "is_hidden_nt", "flag_nt", "modality_nt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenBatch:
+    """What a model receives. Nothing that is to be predicted may be in here.
+
+    A hidden value is stored as 0 and marked; the published sentinel numbers (scGPT's -1 and -2) are put in by the
+    family's value encoder and appear nowhere else.
+    """
+
+    gene_nt: Tensor
+    """int64: vocabulary id of a gene or special token."""
+    value_nt: Tensor
+    """float32: encoded expression (bin index, log value, ...); 0 where hidden and at pads."""
+    is_hidden_nt: Tensor
+    """bool: the token is known, its value is withheld."""
+    layout: Layout
+    flag_nt: Tensor | None = None
+    """int64 condition of each token (for instance 1 = perturbed)."""
+    modality_nt: Tensor | None = None
+    """int64 modality of each token."""
+    tech_batch_n: Tensor | None = None
+    """int64 sequencing batch of each cell."""
+    cell_nd: Tensor | None = None
+    """float32 cell prompt: takes the place of the first token's embedding."""
+    depth_n2: Tensor | None = None
+    """float32 source and target log10 depth."""
+
+    def __post_init__(self):
+        for name in _TOKEN_FIELDS:
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape[:2]) != self.layout.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, the layout says {self.layout.shape}")
+        on_cpu = self.value_nt.device.type == "cpu"  # elsewhere the check would wait for the device
+        if on_cpu and bool((self.value_nt[self.is_hidden_nt] != 0).any()):
+            raise ValueError("a hidden value reached the model input")
+
+    def hide(self, at_nt: Tensor) -> TokenBatch:
+        """Return a copy whose values at ``at_nt`` are withheld too (pads are left alone)."""
+        at_nt = (at_nt & ~self.layout.is_pad_nt(at_nt.device)) | self.is_hidden_nt
+        return replace(self, value_nt=self.value_nt.masked_fill(at_nt, 0.0), is_hidden_nt=at_nt)
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Return a copy on ``device``."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in (*_TOKEN_FIELDS, "tech_batch_n", "cell_nd", "depth_n2")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+    def _relaid(self, layout: Layout, move) -> TokenBatch:
+        moved = {name: move(v) for name in _TOKEN_FIELDS if (v := getattr(self, name)) is not None}
+        return replace(self, layout=layout, **moved)
+
+    def packed(self) -> TokenBatch:
+        """Return the packed form."""
+        return self._relaid(self.layout.packed(), self.layout.pack)
+
+    def padded(self, pad_gene: int) -> TokenBatch:
+        """Return the padded form; pads carry the id ``pad_gene`` and the value 0."""
+        out = self._relaid(self.layout.padded(self.layout.width), self.layout.pad)
+        return replace(out, gene_nt=out.gene_nt.masked_fill(out.layout.is_pad_nt(out.gene_nt.device), pad_gene))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Targets:
+    """What must be answered. Objectives see it, models cannot. Laid out like the tokens beside it."""
+
+    value_nt: Tensor | None = None
+    """float32 value to predict at every token."""
+    is_scored_nt: Tensor | None = None
+    """bool: the token enters the loss."""
+    label_n: Tensor | None = None
+    """int64 class of each cell."""
+    domain_n: Tensor | None = None
+    """int64 domain (sequencing batch) of each cell."""
+
+    def to(self, device: torch.device | str) -> Targets:
+        """Return a copy on ``device``."""
+        names = ("value_nt", "is_scored_nt", "label_n", "domain_n")
+        return replace(self, **{n: v.to(device, non_blocking=True) for n in names if (v := getattr(self, n)) is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelOutput:
+    """What a model answers; a family lists in ``produces`` which optional fields it can fill."""
+
+    hidden_ntd: Tensor
+    """float ``[n, t, d]`` last layer, laid out like the input; rows at pads mean nothing."""
+    cell_nd: Tensor
+    """float ``[n, d]`` cell embedding, not normalised."""
+    layout: Layout
+    value_nt: Tensor | None = None
+    """Predicted value of each token (scGPT GEP)."""
+    expressed_nt: Tensor | None = None
+    """Probability that the token's value is not zero (scGPT calls it zero_probs)."""
+    cell_value_nt: Tensor | None = None
+    """Value predicted from the cell embedding and the gene alone (scGPT GEPC / MVC)."""
+    cell_expressed_nt: Tensor | None = None
+    """Probability of being expressed, from the cell embedding and the gene alone."""
+    prompted: ModelOutput | None = None
+    """A second pass in which the cell embedding of this one was given as the cell prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LossReport:
+    """One step's loss: the scalar to minimise and its named, unweighted parts."""
+
+    loss: Tensor
+    parts: Mapping[str, Tensor]
