@@ -272,7 +272,9 @@ class Targets:
     def to(self, device: torch.device | str) -> Targets:
         """Return a copy on ``device``."""
         names = ("value_nt", "is_scored_nt", "label_n", "domain_n")
-        return replace(self, **{n: v.to(device, non_blocking=True) for n in names if (v := getattr(self, n)) is not None})
+        return replace(
+            self, **{n: v.to(device, non_blocking=True) for n in names if (v := getattr(self, n)) is not None}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

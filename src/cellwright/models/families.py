@@ -1,0 +1,8 @@
+"""The families that cellwright speaks. To add one: a folder beside this file and a line here."""
+
+from cellwright.models import scgpt
+from cellwright.protocols import Family
+
+FAMILIES: dict[str, Family] = {
+    "scgpt": scgpt.FAMILY,
+}

@@ -1,0 +1,59 @@
+"""Cells as scGPT sees them: ``<cls>``, then expressed genes with the quantile bin of their value.
+
+Source: scGPT Methods "Input embeddings"; published ``tokenizer/gene_tokenizer.py`` and ``data_collator.py``. Which
+value ``<cls>`` carries differs between published uses: the pad value (-2) in pre-training and zero-shot embedding, 0
+in every fine-tuning recipe; `InputConfig.cls_value` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from cellwright.models.inputs import InputConfig
+from cellwright.models.scgpt.config import ScGPTConfig
+from cellwright.tokens.sequence import SequenceSpec, encode_cells
+from cellwright.types import CellBatch, Draw, TokenBatch
+from cellwright.vocab import GeneVocab
+
+
+class ScGPTTokenizer:
+    """Turn cells into tokens; deterministic for a given draw, independent of the minibatch."""
+
+    def __init__(
+        self, config: ScGPTConfig, vocab: GeneVocab, inputs: InputConfig | None = None, *, is_packed: bool = True
+    ):
+        inputs = inputs or InputConfig()
+        cls_value = config.pad_value if inputs.cls_value is None else inputs.cls_value
+        self.config = config
+        self.spec = SequenceSpec(
+            prefix=((vocab.special_id("cls"), float(cls_value)),),
+            max_length=inputs.max_length or config.max_length,
+            num_bins=config.num_bins,
+            ties=inputs.ties,
+            panel=None if inputs.panel is None else tuple(int(i) for i in np.sort(_panel_ids(vocab, inputs))),
+            keep_zero=inputs.keep_zero,
+            pad_gene=vocab.special_id("pad"),
+            is_packed=is_packed,
+        )
+
+    def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
+        """Encode cells; sequencing batches come from ``cells.obs["tech_batch"]`` where the network asks for them."""
+        tokens = encode_cells(cells, self.spec, draw)
+        if self.config.uses_tech_batch:
+            if "tech_batch" not in cells.obs:
+                raise ValueError("this model needs each cell's sequencing batch; name the obs column that holds it")
+            tokens = replace(tokens, tech_batch_n=torch.from_numpy(cells.obs["tech_batch"].astype(np.int64)))
+        if self.config.num_conditions:
+            tokens = replace(tokens, flag_nt=torch.zeros_like(tokens.gene_nt))
+        return tokens
+
+
+def _panel_ids(vocab: GeneVocab, inputs: InputConfig) -> np.ndarray:
+    id_g = vocab.ids(inputs.panel)
+    if (id_g < 0).any():
+        absent = [gene for gene, i in zip(inputs.panel, id_g, strict=True) if i < 0]
+        raise ValueError(f"{len(absent)} genes of the panel are not in the vocabulary: {', '.join(absent[:3])}")
+    return id_g

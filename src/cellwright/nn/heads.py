@@ -1,0 +1,184 @@
+"""What turns hidden states into answers: poolings, expression heads, class heads, gradient reversal.
+
+Source: scGPT's published decoders. Published names: `ExpressionHead` = ExprDecoder, `AffineHead` =
+AffineExprDecoder, `CellValueHead` = MVCDecoder (objective GEPC), `ClassHead` = ClsDecoder and, reversed,
+AdversarialDiscriminator. What the published code calls ``zero_probs`` is the probability of *not* being zero; here
+it is ``expressed``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cellwright.types import Layout
+
+POOLINGS = ("cls", "mean", "avg-pool", "w-pool")
+CellStyle = Literal["inner product", "inner product, detach", "concat query", "sum query"]
+
+
+def pool(hidden_ntd: Tensor, value_nt: Tensor, layout: Layout, how: str) -> Tensor:
+    """Reduce each cell's tokens to one vector ``[n, d]``, not normalised unless said.
+
+    ``cls``: the first token. ``mean``: mean over the cell's tokens. ``avg-pool`` and ``w-pool`` are published and
+    count pads, so they need a padded layout: mean over all positions; sum weighted by the input values (markers
+    included), then scaled to length 1.
+    """
+    if how == "cls":
+        return layout.first(hidden_ntd)
+    if how == "mean":
+        is_token_nt = ~layout.is_pad_nt(hidden_ntd.device)
+        weight_nt = is_token_nt.to(hidden_ntd.dtype)
+        return _sum_by_cell(hidden_ntd * weight_nt[..., None], layout) / _sum_by_cell(weight_nt[..., None], layout)
+    if layout.is_packed:
+        raise ValueError(f"pooling {how!r} counts pads as published, so it needs padded tokens; use 'mean' or 'cls'")
+    if how == "avg-pool":
+        return hidden_ntd.mean(1)
+    return nn.functional.normalize((hidden_ntd * value_nt[..., None]).sum(1), dim=1)
+
+
+def _sum_by_cell(x_ntd: Tensor, layout: Layout) -> Tensor:
+    if not layout.is_packed:
+        return x_ntd.sum(1)
+    zero_nd = x_ntd.new_zeros(layout.num_cells, x_ntd.shape[-1])
+    return zero_nd.index_add(0, layout.cell_of_token(x_ntd.device), x_ntd[0])
+
+
+def _expression_net(num_in: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(num_in, width), nn.LeakyReLU(), nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, 1)
+    )
+
+
+class ExpressionHead(nn.Module):
+    """Value of each token from its hidden state, and (optionally) the probability that it is expressed."""
+
+    def __init__(self, num_in: int, width: int, *, has_gate: bool = False):
+        super().__init__()
+        self.net = _expression_net(num_in, width)
+        self.gate = _expression_net(num_in, width) if has_gate else None
+
+    def forward(self, context_ntd: Tensor, value_nt: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return predicted values and expressed probabilities, each ``[n, t]``; the input values are not used."""
+        value = self.net(context_ntd)[..., 0]
+        return value, None if self.gate is None else torch.sigmoid(self.gate(context_ntd)[..., 0])
+
+
+class AffineHead(nn.Module):
+    """Value of each token as ``scale * input value + shift``, both from its hidden state (perturbation model).
+
+    Parameters
+    ----------
+    activation
+        Name of a ``torch.nn`` activation put on scale and shift, or ``None``.
+    is_adaptive
+        Multiply the shift by the cell's mean non-zero input value.
+    """
+
+    def __init__(
+        self,
+        num_in: int,
+        width: int,
+        *,
+        has_gate: bool = False,
+        activation: str | None = None,
+        is_adaptive: bool = False,
+    ):
+        super().__init__()
+        # the published shift also carries a gate that nothing reads; it is kept so that its weights survive
+        self.scale = ExpressionHead(num_in, width, has_gate=has_gate)
+        self.shift = ExpressionHead(num_in, width, has_gate=has_gate)
+        self.activation = nn.Identity() if activation is None else getattr(nn, activation)()
+        self.is_adaptive = is_adaptive
+
+    def forward(self, context_ntd: Tensor, value_nt: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return predicted values and expressed probabilities, each ``[n, t]``. Padded layouts only if adaptive."""
+        scale_nt, expressed_nt = self.scale(context_ntd, value_nt)
+        shift_nt = self.activation(self.shift.net(context_ntd)[..., 0])
+        if self.is_adaptive:
+            mean_n1 = value_nt.sum(1, keepdim=True) / (value_nt != 0).sum(1, keepdim=True)
+            shift_nt = shift_nt * mean_n1
+        return self.activation(scale_nt) * value_nt + shift_nt, expressed_nt
+
+
+class CellValueHead(nn.Module):
+    """Value of each gene from the cell embedding and the gene alone; four published ways of asking.
+
+    inner product: ``(W q_j) . c`` with ``q_j = sigmoid(Linear(gene_j))``; with ", detach" the gene embedding gets no
+    gradient. concat query / sum query: a small network on ``[c, q_j]`` / ``c + q_j``; these have no gate.
+    """
+
+    def __init__(self, gene_width: int, cell_width: int, style: CellStyle = "inner product", *, has_gate: bool = False):
+        super().__init__()
+        self.style = style
+        is_product = style.startswith("inner product")
+        if has_gate and not is_product:
+            raise ValueError(f"cell_value style {style!r} has no zero gate; use 'inner product'")
+        self.query = nn.Linear(gene_width, 64 if style == "concat query" else gene_width)
+        if is_product:
+            self.project = nn.Linear(gene_width, cell_width, bias=False)
+            self.gate = nn.Linear(gene_width, cell_width) if has_gate else None
+        else:
+            self.linear1 = nn.Linear(cell_width + 64 if style == "concat query" else cell_width, 64)
+            self.activation = nn.PReLU()
+            self.linear2 = nn.Linear(64, 1)
+
+    def forward(self, cell_nd: Tensor, gene_ntd: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
+        """Return predicted values and expressed probabilities (or ``None``), each ``[n, t]``."""
+        if self.style == "inner product, detach":
+            gene_ntd = gene_ntd.detach()
+        query_ntd = torch.sigmoid(self.query(gene_ntd))
+        cell_ntd = layout.spread(cell_nd)
+        if self.style.startswith("inner product"):
+            value_nt = (self.project(query_ntd) * cell_ntd).sum(-1)
+            expressed_nt = None if self.gate is None else torch.sigmoid((self.gate(query_ntd) * cell_ntd).sum(-1))
+            return value_nt, expressed_nt
+        joined_ntd = torch.cat([cell_ntd, query_ntd], -1) if self.style == "concat query" else cell_ntd + query_ntd
+        return self.linear2(self.activation(self.linear1(joined_ntd)))[..., 0], None
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """Return ``x`` unchanged; its gradient is turned round (Ganin & Lempitsky 2015, strength 1)."""
+    return _Reverse.apply(x)
+
+
+class ClassHead(nn.Module):
+    """Class logits ``[n, k]`` from the cell embedding: (layers - 1) x [Linear, activation, LayerNorm], then Linear.
+
+    ``kind="label"`` uses ReLU; ``kind="domain"`` uses LeakyReLU and reverses the gradient of its input, so that the
+    network learns to hide the domain.
+    """
+
+    def __init__(
+        self, width: int, num_classes: int, *, num_layers: int = 3, kind: Literal["label", "domain"] = "label"
+    ):
+        super().__init__()
+        self.kind = kind
+        parts: list[nn.Module] = []
+        for _ in range(num_layers - 1):
+            parts += [nn.Linear(width, width), nn.ReLU() if kind == "label" else nn.LeakyReLU(), nn.LayerNorm(width)]
+        self.trunk = nn.Sequential(*parts)
+        self.out = nn.Linear(width, num_classes)
+
+    @property
+    def options(self) -> dict[str, int | str]:
+        """What is needed to build the same head again."""
+        num_layers = len(self.trunk) // 3 + 1
+        return {"num_classes": self.out.out_features, "num_layers": num_layers, "kind": self.kind}
+
+    def forward(self, cell_nd: Tensor) -> Tensor:
+        """``[n, d] -> [n, k]``."""
+        cell_nd = reverse_gradient(cell_nd) if self.kind == "domain" else cell_nd
+        return self.out(self.trunk(cell_nd))
