@@ -158,6 +158,8 @@ class Family:
     from_released: Callable[[Path], Released]
     to_released: Callable[[Any, Path], None]
     decoding: Literal["autoregressive", "unmask"] | None
+    is_embedding_normalised: bool
+    """Whether published zero-shot embeddings are scaled to length 1."""
     citation: str
     weights_terms: str
     """Licence of the published weights, in one sentence for the user."""

@@ -66,6 +66,26 @@ class CellBatch:
     def __len__(self) -> int:
         return len(self.row_n)
 
+    @property
+    def num_genes_n(self) -> np.ndarray:
+        """int64 ``[n]``: genes stored for each cell."""
+        return np.diff(self.indptr_n1)
+
+    def take(self, at_n: np.ndarray) -> CellBatch:
+        """Return the cells at these positions of this batch, in that order."""
+        length_n = self.num_genes_n[at_n]
+        indptr_n1 = np.concatenate([[0], np.cumsum(length_n)])
+        entry_z = np.arange(indptr_n1[-1]) + np.repeat(self.indptr_n1[at_n] - indptr_n1[:-1], length_n)
+        return CellBatch(
+            indptr_n1=indptr_n1,
+            gene_z=self.gene_z[entry_z],
+            value_z=self.value_z[entry_z],
+            row_n=self.row_n[at_n],
+            total_n=self.total_n[at_n],
+            obs={name: codes[at_n] for name, codes in self.obs.items()},
+            state=self.state,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:

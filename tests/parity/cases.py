@@ -43,7 +43,7 @@ class Case:
     def model(self) -> Model:
         """Load the official checkpoint, with the choices that official checkpoints do not store."""
         given = self.call
-        overrides = []
+        overrides = [f"dropout={given['dropout']}"]
         if given.get("cell_emb_style", "cls") != "cls":
             overrides.append(f"pooling={given['cell_emb_style']}")
         if given.get("pre_norm"):

@@ -67,8 +67,6 @@ def test_layer_by_layer():
             )
 
 
-
-
 def test_value_encoder_clamps_large_values():
     case = Case("scgpt", "base_continuous")
     with torch.no_grad():

@@ -19,6 +19,7 @@ FAMILY = Family(
     from_released=from_released,
     to_released=to_released,
     decoding="unmask",
+    is_embedding_normalised=True,
     citation="Cui H. et al. scGPT: toward building a foundation model for single-cell multi-omics using generative AI. "
     "Nature Methods 21, 1470-1480 (2024). doi:10.1038/s41592-024-02201-0",
     weights_terms="Published scGPT weights come under their repository's MIT licence; no separate terms are stated.",

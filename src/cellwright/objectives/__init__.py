@@ -1,0 +1,31 @@
+"""What a model is trained for: views (what it may see), terms (what an answer costs), and their sum.
+
+`VIEWS` and `TERMS` are the whole list: a name in a recipe is a key of these tables.
+"""
+
+from __future__ import annotations
+
+from cellwright.objectives.base import Objective
+from cellwright.objectives.cell import Domain, Label, Similarity
+from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
+from cellwright.objectives.views import Clean, GenerativeSplit, RandomMask
+
+VIEWS = {
+    "clean": Clean,
+    "random_mask": RandomMask,
+    "generative_split": GenerativeSplit,
+}
+"""Name -> view class; each is built from keyword options."""
+
+TERMS = {
+    "masked_value": MaskedValue,
+    "cell_value": CellValue,
+    "prompted_value": PromptedValue,
+    "zero_gate": ZeroGate,
+    "label": Label,
+    "similarity": Similarity,
+    "domain": Domain,
+}
+"""Name -> term class; `Label` and `Domain` also take the head that they own."""
+
+__all__ = ["TERMS", "VIEWS", "Objective"]

@@ -1,0 +1,103 @@
+"""Running a model over a source without training: deterministic, in bounded memory, rows in the source's order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from tqdm import tqdm
+
+from cellwright.config import Config
+from cellwright.protocols import CellSource
+from cellwright.types import Draw, ModelOutput
+
+READ_AHEAD = 2048  # cells read at once; sorted by length inside, so that minibatches hold cells of like length
+
+
+class InferenceOptions(Config):
+    """How to run; none of these changes results beyond rounding, but ``seed`` where something is drawn."""
+
+    batch_size: int = Field(64, ge=1)
+    """Most cells a minibatch."""
+    max_tokens: int = Field(32768, ge=1)
+    """Most tokens a minibatch (a longer cell travels alone); bounds memory when cells are long."""
+    seed: int = 0
+    """Seed of gene sub-sampling beyond the length limit, and of random ties."""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N | mps."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network; results are float32 either way."""
+    is_progress_shown: bool = False
+    """Show a progress bar on standard error."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` takes CUDA, then MPS, then the CPU. An absent one is refused."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is not known; use auto, cpu, cuda, cuda:N or mps") from None
+    is_there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)
+    if not is_there():
+        raise ValueError(f"device {name!r} is not available on this machine; use --device cpu")
+    return device
+
+
+@contextmanager
+def in_use(modules: list[nn.Module], device: torch.device) -> Iterator[None]:
+    """Put modules on a device in evaluation mode, and put everything back as it was afterwards."""
+    before = [(m, m.training, next(iter([*m.parameters(), *m.buffers()]), torch.empty(0)).device) for m in modules]
+    try:
+        for module in modules:
+            module.to(device).eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, is_training, home in before:
+            module.to(home).train(is_training)
+
+
+def run_network(
+    model: Any, source: CellSource, options: InferenceOptions, *, outputs: Collection[str] = (), what: str = "cells"
+) -> Iterator[tuple[np.ndarray, ModelOutput]]:
+    """Yield (positions in ``source``, network output on the device) for every cell, each once.
+
+    Must be used inside `in_use`. Within each block of cells read ahead, cells of like length travel together;
+    the positions say which they are.
+    """
+    tokenize = model.tokenizer()
+    limit = model.inputs.max_length or model.config.max_length
+    device = next(model.network.parameters()).device
+    is_low = options.precision == "bfloat16"
+    draw = Draw(options.seed)
+    with tqdm(total=len(source), desc=what, unit="cell", disable=not options.is_progress_shown, leave=False) as bar:
+        for start in range(0, len(source), READ_AHEAD):
+            cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
+            length_n = np.minimum(cells.num_genes_n + 1, limit)
+            for at_n in _by_length(length_n, options):
+                tokens = tokenize(cells.take(at_n), draw).to(device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
+                    out = model.network(tokens, outputs)
+                yield start + at_n, out
+                bar.update(len(at_n))
+
+
+def _by_length(length_n: np.ndarray, options: InferenceOptions) -> Iterator[np.ndarray]:
+    """Cut cells, shortest first, into minibatches within the limits on cells and tokens."""
+    order_n = np.argsort(length_n, kind="stable")
+    start = 0
+    while start < len(order_n):
+        stop = start + 1
+        while stop < len(order_n) and stop - start < options.batch_size:
+            if length_n[order_n[start : stop + 1]].sum() > options.max_tokens:
+                break
+            stop += 1
+        yield order_n[start:stop]
+        start = stop
