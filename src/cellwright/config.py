@@ -21,7 +21,9 @@ RECORDED_PACKAGES = ("cellwright", "torch", "numpy", "scipy", "anndata", "scikit
 class Config(BaseModel):
     """A frozen record whose fields are checked on construction; see the module's text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
 
     @classmethod
     def read(cls, record: Any, where: str) -> Self:

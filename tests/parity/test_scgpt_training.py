@@ -38,7 +38,7 @@ def compare_gradients(case, model, prefix):
     names = published(model)
     recorded = {k.removeprefix(prefix): case[k] for k in case.arrays if k.startswith(prefix)}
     assert recorded
-    noise = 1e-7 * max(float(theirs.abs().max()) for theirs in recorded.values())  # of sums that cancel exactly
+    noise = 5e-7 * max(float(theirs.abs().max()) for theirs in recorded.values())  # of sums that cancel exactly
     for name, theirs in recorded.items():
         ours = names[name].grad
         assert ours is not None, f"no gradient for {name}"

@@ -26,14 +26,18 @@ class InferenceOptions(Config):
     """Most cells a minibatch."""
     max_tokens: int = Field(32768, ge=1)
     """Most tokens a minibatch (a longer cell travels alone); bounds memory when cells are long."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of gene sub-sampling beyond the length limit, and of random ties."""
+    ties: Literal["upper", "random"] | None = None
+    """Bin of values at coinciding edges: upper | random; unset = as the model was made for."""
+    max_length: int | None = Field(None, ge=2)
+    """Most tokens a cell; longer cells are sub-sampled. Unset = as the model was made for."""
     device: str = "auto"
-    """auto | cpu | cuda | cuda:N | mps."""
+    """Where to run: auto | cpu | cuda | cuda:N | mps."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network; results are float32 either way."""
-    is_progress_shown: bool = False
-    """Show a progress bar on standard error."""
+    """Arithmetic of the network: float32 | bfloat16; results are float32 either way."""
+    progress: bool = True
+    """Show a progress bar on standard error, where that is a terminal or a log."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -72,12 +76,13 @@ def run_network(
     Must be used inside `in_use`. Within each block of cells read ahead, cells of like length travel together;
     the positions say which they are.
     """
-    tokenize = model.tokenizer()
-    limit = model.inputs.max_length or model.config.max_length
+    changes = {"ties": options.ties, "max_length": options.max_length}
+    tokenize = model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
+    limit = options.max_length or model.inputs.max_length or model.config.max_length
     device = next(model.network.parameters()).device
     is_low = options.precision == "bfloat16"
     draw = Draw(options.seed)
-    with tqdm(total=len(source), desc=what, unit="cell", disable=not options.is_progress_shown, leave=False) as bar:
+    with tqdm(total=len(source), desc=what, unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
             length_n = np.minimum(cells.num_genes_n + 1, limit)

@@ -1,4 +1,4 @@
-"""scGPT (Cui et al., Nature Methods 2024): the family's table line."""
+"""ScGPT (Cui et al., Nature Methods 2024): the family's table line."""
 
 from cellwright.models.scgpt.config import RELEASED, SMALL, SPECIALS, TINY, ScGPTConfig
 from cellwright.models.scgpt.model import build
@@ -14,7 +14,7 @@ FAMILY = Family(
     build=build,
     tokenizer=ScGPTTokenizer,
     specials=SPECIALS,
-    accepts=("raw", "normalised", "log1p"),
+    accepts=("raw", "normalised", "log1p", "binned", "unknown"),  # only the order of a cell's values counts
     is_released=lambda path: find_files(path) is not None,
     from_released=from_released,
     to_released=to_released,

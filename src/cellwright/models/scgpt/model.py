@@ -1,4 +1,4 @@
-"""scGPT: a transformer over a cell's genes, assembled from parts.
+"""ScGPT: a transformer over a cell's genes, assembled from parts.
 
 Source: Cui et al., Nature Methods 21:1470 (2024); published code bowang-lab/scGPT ``model/model.py``,
 ``multiomic_model.py``, ``generation_model.py`` and, for generative attention, its pre-training branch. One class

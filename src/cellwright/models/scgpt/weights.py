@@ -25,6 +25,10 @@ from cellwright.protocols import Released
 from cellwright.vocab import GeneVocab
 
 
+EMBED_LENGTH = 1200
+"""Most tokens a cell in published zero-shot use: ``embed_data`` takes this many whatever ``max_seq_len`` says."""
+
+
 def find_files(path: Path) -> tuple[Path, Path, Path] | None:
     """Return (args.json, vocab.json, weights) of a published folder or weights file, or ``None``."""
     folder = path if path.is_dir() else path.parent
@@ -111,7 +115,7 @@ def read_config(args: dict[str, Any], state: dict[str, Tensor], where: str) -> S
         "num_bins": args.get("n_bins", 51) if args.get("input_style", "binned") == "binned" else None,
         "mask_value": args.get("mask_value", -1),
         "pad_value": args.get("pad_value", -2),
-        "max_length": args.get("max_seq_len", 1200),
+        "max_length": EMBED_LENGTH,
         "input_norm": "domain" if domains else "batch" if "bn.running_mean" in state else "none",
         "num_domains": len(domains),
         "num_tech_batches": rows("batch_encoder.embedding.weight"),

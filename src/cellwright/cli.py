@@ -1,0 +1,156 @@
+"""The command line: each verb is a function of `cellwright.commands`, its options are the function's signature.
+
+Bad input ends with exit code 2 and one line on standard error; ``--debug`` anywhere shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import click
+import typer
+from pydantic.fields import FieldInfo
+
+from cellwright.config import Config, did_you_mean
+
+SHORT = {"out": "-o"}
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line and return its exit code: 0 done, 2 bad input, 1 a fault of ours, 130 interrupted."""
+    is_debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    command = typer.main.get_command(build())
+    try:
+        result = command.main(args=argv, prog_name="cellwright", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.ctx.get_help())
+        return 0
+    except click.UsageError as error:
+        return _complain(_usage(error, command))
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", code=130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if is_debug:
+            raise
+        return _complain(" ".join(str(error).split()))
+
+
+def _complain(text: str, code: int = 2) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+def _usage(error: click.UsageError, command: click.Command) -> str:
+    text = error.format_message().rstrip(".")
+    unknown = re.match(r"No such command '(.*?)'", text)
+    if unknown and isinstance(command, click.Group) and "mean" not in text:
+        text += did_you_mean(unknown[1], command.commands) or f"; commands: {', '.join(command.commands)}"
+    where = error.ctx.command_path if error.ctx else "cellwright"
+    return f"{text} (see '{where} --help')"
+
+
+def build() -> typer.Typer:
+    """Build the command line from the table of verbs."""
+    from cellwright.commands import COMMANDS, FINETUNE
+
+    app = typer.Typer(
+        name="cellwright",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        help="Single-cell foundation models in one language. --debug shows the traceback of an error.",
+    )
+    for name, function in COMMANDS.items():
+        app.command(name)(as_command(function))
+    finetune = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fine-tune a model for a task.")
+    for name, function in FINETUNE.items():
+        finetune.command(name)(as_command(function))
+    app.add_typer(finetune, name="finetune")
+    app.callback()(_root)
+    return app
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"cellwright {installed('cellwright')}")
+        raise typer.Exit
+
+
+def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function a signature that typer reads.
+
+    Positional parameters are arguments, keyword-only ones options, and the fields of a keyword-only parameter that is
+    a `Config` are options too. Help texts come from the numpydoc section "Parameters" and from the fields' docstrings.
+    """
+    texts = parameter_texts(function.__doc__ or "")
+    hints = get_type_hints(function)
+    parameters, groups = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if isinstance(hints[name], type) and issubclass(hints[name], Config):
+            groups[name] = hints[name]
+            parameters += [_field_option(*item) for item in hints[name].model_fields.items()]
+        else:
+            parameters.append(_parameter(parameter, hints[name], texts.get(name, "")))
+
+    def command(**given: Any) -> Any:
+        for name, kind in groups.items():
+            values = {field: given.pop(field) for field in kind.model_fields}
+            given[name] = kind.read(values, "bad option")
+        return function(**given)
+
+    command.__doc__ = (function.__doc__ or "").strip().split("\n\n")[0]
+    command.__name__ = function.__name__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return command
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any, text: str) -> inspect.Parameter:
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return parameter.replace(annotation=Annotated[hint, typer.Argument(help=text)], kind=_KEYWORD)
+    plain = parameter.name.rstrip("_").replace("_", "-")
+    words = [f"--{plain}", *([SHORT[parameter.name]] if parameter.name in SHORT else [])]
+    return parameter.replace(annotation=Annotated[hint, typer.Option(*words, help=text)], kind=_KEYWORD)
+
+
+def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return an option for a configuration field; choices are checked by the configuration itself."""
+    kinds = {bool: bool, int: int, float: float}
+    kind = kinds.get(field.annotation, str)  # type: ignore[arg-type]
+    hint = kind if field.default is not None else kind | None
+    words = [f"--{name.replace('_', '-')}", *([SHORT[name]] if name in SHORT else [])]
+    help_text = " ".join((field.description or "").split())
+    mark = typer.Option(*words, help=help_text)
+    return inspect.Parameter(name, _KEYWORD, default=field.default, annotation=Annotated[hint, mark])
+
+
+def parameter_texts(docstring: str) -> dict[str, str]:
+    """Read the section "Parameters" of a numpydoc docstring: name -> text."""
+    section = re.search(r"Parameters\n\s*-+\n(.*?)(?:\n\s*\n\s*(?:Raises|Returns)\n|\Z)", docstring, re.DOTALL)
+    texts: dict[str, list[str]] = {}
+    name = None
+    for line in inspect.cleandoc(section[1]).splitlines() if section else []:
+        if line and not line.startswith(" "):
+            name = line.strip()
+            texts[name] = []
+        elif name and line.strip():
+            texts[name].append(line.strip())
+    return {name: " ".join(lines) for name, lines in texts.items()}

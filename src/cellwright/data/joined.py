@@ -1,0 +1,140 @@
+"""Several data sets read as one, on a vocabulary made from their own genes: what pre-training starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellwright.data.cells import Cells, open_cells
+from cellwright.data.gene_table import human_genes
+from cellwright.data.panel import select_genes
+from cellwright.data.sources import open_source
+from cellwright.types import CellBatch
+from cellwright.vocab import GeneVocab
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class JoinedCells:
+    """Cells of several sources one after another (a `CellSource`); ``row_n`` counts through all of them.
+
+    Its ``obs`` has the columns that all sources share, and ``source`` = the position of the data set.
+    """
+
+    def __init__(self, parts: Sequence[Cells]):
+        states = sorted({part.state for part in parts})
+        if len(states) > 1:
+            raise ValueError(
+                f"the data sets hold values of different states ({', '.join(states)}); give raw counts for all of them"
+            )
+        self.parts = tuple(parts)
+        self.vocab = parts[0].vocab
+        self.state = states[0]
+        self._start_p = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._start_p[-1])
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Annotations of all cells; a copy."""
+        import pandas as pd
+
+        frames = [part.obs.assign(source=str(i)) for i, part in enumerate(self.parts)]
+        return pd.concat(frames, join="inner")
+
+    def record(self) -> dict[str, Any]:
+        """Return what each data set was found to be (JSON form)."""
+        return {"vocab_sha256": self.vocab.sha256, "contracts": [part.contract.record() for part in self.parts]}
+
+    def read(self, rows: np.ndarray) -> CellBatch:
+        """Return the cells at these positions, in this order."""
+        rows = np.asarray(rows, np.int64)
+        part_n = np.searchsorted(self._start_p, rows, side="right") - 1
+        order_n = np.argsort(part_n, kind="stable")
+        batches = []
+        for i, part in enumerate(self.parts):
+            at_n = rows[part_n == i] - self._start_p[i]
+            if len(at_n):
+                batches.append(part.read(at_n))
+        back_n = np.empty(len(rows), np.int64)
+        back_n[order_n] = np.arange(len(rows))
+        joined = _concatenate(batches, rows[order_n])
+        return joined.take(back_n)
+
+
+def _concatenate(batches: Sequence[CellBatch], row_n: np.ndarray) -> CellBatch:
+    shared: set[str] = set.intersection(*(set(batch.obs) for batch in batches)) if batches else set()
+    obs: Mapping[str, np.ndarray] = {name: np.concatenate([b.obs[name] for b in batches]) for name in sorted(shared)}
+    length_n = np.concatenate([batch.num_genes_n for batch in batches])
+    return CellBatch(
+        indptr_n1=np.concatenate([[0], np.cumsum(length_n)]),
+        gene_z=np.concatenate([batch.gene_z for batch in batches]),
+        value_z=np.concatenate([batch.value_z for batch in batches]),
+        row_n=row_n,
+        total_n=np.concatenate([batch.total_n for batch in batches]),
+        obs=obs,
+        state=batches[0].state,
+    )
+
+
+def open_together(
+    data: Sequence[Any],
+    *,
+    specials: Mapping[str, str],
+    accepts: Sequence[str],
+    num_genes: int | None = None,
+    min_cells: int = 3,
+) -> JoinedCells:
+    """Open data sets on a new vocabulary of their genes.
+
+    Genes are named by approved symbol where the name stands for one human gene, else as the source names them.
+
+    Parameters
+    ----------
+    data
+        Paths or AnnData, at least one.
+    specials
+        Special tokens of the vocabulary, role -> token.
+    accepts
+        States of values that the family takes.
+    num_genes
+        Keep the most variable genes over all cells; ``None`` = all.
+    min_cells
+        Leave out genes that fewer cells express.
+
+    Raises
+    ------
+    ValueError
+        No data, no gene left, or a data set that cannot be opened.
+    """
+    if not data:
+        raise ValueError("no data given; name at least one file of cells")
+    names = dict.fromkeys(name for item in data for name in _symbols(item))
+    parts = [open_cells(item, GeneVocab.from_genes(names, specials), accepts=accepts) for item in data]
+    whole = JoinedCells(parts)
+    cell_v = np.zeros(len(whole.vocab), np.int64)
+    for start in range(0, len(whole), 2048):
+        gene_z = whole.read(np.arange(start, min(start + 2048, len(whole)))).gene_z
+        cell_v += np.bincount(gene_z, minlength=len(cell_v))
+    kept = np.flatnonzero(cell_v >= min_cells)
+    if not len(kept):
+        raise ValueError(f"no gene is expressed in {min_cells} cells; is this the right matrix?")
+    if num_genes is not None and num_genes < len(kept):
+        kept = np.intersect1d(kept, select_genes(whole, num_genes))
+    vocab = GeneVocab.from_genes([whole.vocab.tokens[i] for i in kept], specials)
+    return JoinedCells([open_cells(item, vocab, accepts=accepts) for item in data])
+
+
+def _symbols(item: Any) -> list[str]:
+    """Return the names of a data set's genes, approved symbols where they are known."""
+    opened = open_source(item)
+    try:
+        index = opened.var_of(next(iter(opened.matrices))).index
+        table = human_genes()
+        return [table.symbol(str(name))[0] or str(name) for name in index]
+    finally:
+        opened.close()

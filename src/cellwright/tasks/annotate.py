@@ -1,0 +1,200 @@
+"""Cell-type annotation: fine-tune a class head (with or without the network), then label cells.
+
+Source: scGPT's annotation recipe (clean input, cross entropy on the cell embedding, Adam 1e-4 falling by 0.9 an
+epoch, model of the lowest validation loss). Baselines that must stand beside any result are in
+`cellwright.baselines.annotation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from cellwright.config import Config
+from cellwright.data.cells import Cells
+from cellwright.data.loader import CellLoader
+from cellwright.nn.heads import ClassHead
+from cellwright.nn.lora import LoraConfig, add_lora, merge_lora
+from cellwright.objectives import Objective
+from cellwright.objectives.cell import Label
+from cellwright.objectives.views import Clean, RandomMask
+from cellwright.protocols import CellSource
+from cellwright.tasks.embed import check_vocab
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, run_network
+from cellwright.train.config import TrainConfig
+from cellwright.train.optim import OptimConfig
+
+UNASSIGNED = "unassigned"
+HEAD = "label"
+
+
+class AnnotateConfig(Config):
+    """How a model is fine-tuned to label cells."""
+
+    mode: Literal["full", "lora", "probe", "scratch"] = "full"
+    """full: all weights. lora: low-rank changes, folded in at the end. probe: the network stays as it is.
+    scratch: all weights, newly drawn (what pre-training is worth is the difference to full)."""
+    batch_size: int = Field(32, ge=1)
+    """Cells a step."""
+    hidden_fraction: float = Field(0.0, ge=0, lt=1)
+    """Part of each cell's values hidden in training (published: 0); augments small data."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """balanced: every class weighs the same in the loss, however many cells it has."""
+    num_layers: int = Field(3, ge=1)
+    """Layers of the class head (published: 3)."""
+    inputs: dict[str, Any] = {"cls_value": 0.0}
+    """Changes to how cells are prepared; published fine-tuning gives ``<cls>`` the value 0."""
+    lora: LoraConfig = LoraConfig()
+    """Used by mode lora."""
+    optim: OptimConfig = OptimConfig(lr=1e-4, schedule="step", decay_per_epoch=0.9)
+    """Optimiser; learning rates of small networks trained from little data want to be higher."""
+    train: TrainConfig = TrainConfig(max_epochs=10, keep="best")
+    """Length, precision, checkpoints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Positions of cells to train on, and to choose the best weights by (may be empty)."""
+
+    train: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """Labels of cells."""
+
+    classes: tuple[str, ...]
+    prob_nk: np.ndarray
+    """float32 ``[n, k]``, rows sum to 1."""
+    threshold: float
+    """Cells whose highest probability lies under it are unassigned."""
+
+    @property
+    def prob_n(self) -> np.ndarray:
+        """float32 ``[n]``: probability of the most likely class."""
+        return self.prob_nk.max(1)
+
+    @property
+    def code_n(self) -> np.ndarray:
+        """int64 ``[n]``: most likely class, -1 where unassigned."""
+        return np.where(self.prob_n >= self.threshold, self.prob_nk.argmax(1), -1)
+
+    @property
+    def label_n(self) -> np.ndarray:
+        """Class names ``[n]``, "unassigned" under the threshold."""
+        return np.array([*self.classes, UNASSIGNED], dtype=object)[self.code_n]
+
+
+def train_annotator(
+    model: Any,
+    source: Cells,
+    rows: Rows,
+    classes: Sequence[str],
+    *,
+    config: AnnotateConfig,
+    folder: Path,
+    is_progress_shown: bool = False,
+) -> tuple[Any, Any]:
+    """Fine-tune a copy of ``model`` on the cells of ``rows.train`` and save it into ``folder``.
+
+    Parameters
+    ----------
+    model
+        A `cellwright.models.Model`; it is not changed.
+    source
+        Cells with codes under ``label`` (see `Cells.with_obs`), -1 nowhere in ``rows``.
+    rows
+        Which cells are for what.
+    classes
+        Names of the codes, in order; at least two.
+
+    Returns
+    -------
+    The fine-tuned model (with its class head and names), and the `cellwright.train.run.FitResult`.
+    """
+    from cellwright.train.plan import TrainPlan
+    from cellwright.train.run import fit
+
+    check_vocab(model, source)
+    if len(classes) < 2:
+        raise ValueError(f"only one class ({', '.join(classes)}); annotation needs cells of at least two")
+    seed = config.train.seed
+    tuned = model.fresh(seed) if config.mode == "scratch" else model.copy()
+    tuned.inputs = type(tuned.inputs).read(tuned.inputs.record() | config.inputs, "inputs")
+    network = tuned.network.train()
+    if config.mode == "probe":
+        network.requires_grad_(False)
+    elif config.mode == "lora":
+        add_lora(network, config.lora, seed=seed)
+    head = _new_head(network.width, len(classes), config.num_layers, seed)
+    view = RandomMask(fraction=config.hidden_fraction) if config.hidden_fraction else Clean()
+    weight = class_weights(source, rows.train, len(classes)) if config.class_weight == "balanced" else None
+    objective = Objective(view, {HEAD: (1.0, Label(head, weight))})
+    plan = TrainPlan(network, objective, tuned.tokenizer(), optim=config.optim, seed=seed)
+    loaders = [CellLoader(source, rows.train, config.batch_size, seed=seed)]
+    if len(rows.valid):
+        loaders.append(CellLoader(source, rows.valid, config.batch_size, seed=seed, shuffle=False))
+    result = fit(plan, *loaders, config=config.train, folder=folder, is_progress_shown=is_progress_shown)
+    if config.mode == "lora":
+        merge_lora(network)
+    network.requires_grad_(True).eval()
+    tuned.heads = {HEAD: head.eval()}
+    tuned.classes = {HEAD: tuple(classes)}
+    tuned.save(folder)
+    return tuned, result
+
+
+def _new_head(width: int, num_classes: int, num_layers: int, seed: int) -> ClassHead:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ClassHead(width, num_classes, num_layers=num_layers)
+
+
+def class_weights(source: Cells, rows: np.ndarray, num_classes: int) -> list[float]:
+    """Return the weight of each class: inverse of its share among ``rows``, mean 1 over cells; absent classes 1."""
+    count_k = np.bincount(source.codes(HEAD)[rows], minlength=num_classes)
+    return [float(len(rows) / (np.count_nonzero(count_k) * count)) if count else 1.0 for count in count_k]
+
+
+def annotate_cells(
+    model: Any, source: CellSource, options: InferenceOptions | None = None, *, threshold: float = 0.0
+) -> Annotation:
+    """Label every cell of ``source``.
+
+    Parameters
+    ----------
+    model
+        A model with a trained ``label`` head.
+    threshold
+        Cells whose highest probability is below stay unassigned, 0 .. 1.
+
+    Raises
+    ------
+    ValueError
+        When the model has no trained label head, or the threshold is out of range.
+    """
+    options = options or InferenceOptions()
+    check_vocab(model, source)
+    classes = model.classes.get(HEAD, ())
+    if HEAD not in model.heads or len(classes) < 2:
+        raise ValueError(
+            f"{model.report.source} has no trained label head; fine-tune it first: "
+            "cellwright finetune annotate MODEL DATA --label COLUMN -o RUN"
+        )
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; it is a probability, 0 .. 1")
+    prob_nk = np.empty((len(source), len(classes)), np.float32)
+    head = model.heads[HEAD]
+    with in_use([model.network, head], choose_device(options.device)):
+        for at_n, out in run_network(model, source, options, what="annotate"):
+            prob_nk[at_n] = torch.softmax(head(out.cell_nd.float()), 1).cpu().numpy()
+    if not np.isfinite(prob_nk).all():
+        raise ValueError("class probabilities are not finite; the checkpoint is damaged or precision too low")
+    return Annotation(classes=tuple(classes), prob_nk=prob_nk, threshold=threshold)
