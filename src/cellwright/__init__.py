@@ -1,1 +1,52 @@
-"""Single-cell foundation models in one language."""
+"""Single-cell foundation models in one language.
+
+The verbs are here: `load`, `embed`, `annotate`, `finetune`, `pretrain`, `inspect`, `convert`. They are imported when
+first used, so that ``import cellwright`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellwright.models import Model, load
+    from cellwright.verbs import (
+        InferenceOptions,
+        ReadOptions,
+        annotate,
+        convert,
+        embed,
+        finetune,
+        inspect,
+        pretrain,
+    )
+    from cellwright.vocab import GeneVocab
+
+__all__ = [
+    "GeneVocab",
+    "InferenceOptions",
+    "Model",
+    "ReadOptions",
+    "annotate",
+    "convert",
+    "embed",
+    "finetune",
+    "inspect",
+    "load",
+    "pretrain",
+]
+
+_HOME = {"Model": "cellwright.models", "load": "cellwright.models", "GeneVocab": "cellwright.vocab"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'cellwright' has no attribute {name!r}")
+    value = getattr(import_module(_HOME.get(name, "cellwright.verbs")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,14 +9,16 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from importlib.metadata import version as installed
+from typing import Annotated, Any, get_args, get_type_hints
 
-import click
 import typer
 from pydantic.fields import FieldInfo
 
 from cellwright.config import Config, did_you_mean
 
+# typer carries its own copy of click from 0.20 on: its exceptions are reached through what typer exports
+UsageError = typer.BadParameter.__bases__[0]
 SHORT = {"out": "-o"}
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -32,16 +34,13 @@ def run(argv: list[str]) -> int:
     argv = [word for word in argv if word != "--debug"]
     command = typer.main.get_command(build())
     try:
-        result = command.main(args=argv, prog_name="cellwright", standalone_mode=False)
+        result = command.main(args=argv or ["--help"], prog_name="cellwright", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.ctx.get_help())
-        return 0
-    except click.UsageError as error:
+    except UsageError as error:
         return _complain(_usage(error, command))
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted", code=130)
     except (ValueError, OSError, FloatingPointError) as error:
         if is_debug:
@@ -54,13 +53,16 @@ def _complain(text: str, code: int = 2) -> int:
     return code
 
 
-def _usage(error: click.UsageError, command: click.Command) -> str:
-    text = error.format_message().rstrip(".")
-    unknown = re.match(r"No such command '(.*?)'", text)
-    if unknown and isinstance(command, click.Group) and "mean" not in text:
-        text += did_you_mean(unknown[1], command.commands) or f"; commands: {', '.join(command.commands)}"
+def _usage(error: Any, command: Any) -> str:
+    """Return a usage error in one line, with the nearest command or option where one is near."""
+    text = error.format_message().strip().rstrip(".")
+    known: list[str] = list(getattr(command, "commands", {}))
+    if error.ctx is not None:
+        known += [word for parameter in error.ctx.command.params for word in parameter.opts]
+    if "ean " not in text and (unknown := re.search(r"[Nn]o such (?:command|option):? '?([^\s']+)'?", text)):
+        text += did_you_mean(unknown[1], known)
     where = error.ctx.command_path if error.ctx else "cellwright"
-    return f"{text} (see '{where} --help')"
+    return f"{' '.join(text.split())} (see '{where} --help')"
 
 
 def build() -> typer.Typer:
@@ -69,14 +71,13 @@ def build() -> typer.Typer:
 
     app = typer.Typer(
         name="cellwright",
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         help="Single-cell foundation models in one language. --debug shows the traceback of an error.",
     )
     for name, function in COMMANDS.items():
         app.command(name)(as_command(function))
-    finetune = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fine-tune a model for a task.")
+    finetune = typer.Typer(rich_markup_mode=None, help="Fine-tune a model for a task.")
     for name, function in FINETUNE.items():
         finetune.command(name)(as_command(function))
     app.add_typer(finetune, name="finetune")
@@ -84,14 +85,18 @@ def build() -> typer.Typer:
     return app
 
 
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
         print(f"cellwright {installed('cellwright')}")
         raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Hold the options that stand before a verb."""
 
 
 def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,13 +138,15 @@ def _parameter(parameter: inspect.Parameter, hint: Any, text: str) -> inspect.Pa
 
 def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return an option for a configuration field; choices are checked by the configuration itself."""
-    kinds = {bool: bool, int: int, float: float}
-    kind = kinds.get(field.annotation, str)  # type: ignore[arg-type]
-    hint = kind if field.default is not None else kind | None
-    words = [f"--{name.replace('_', '-')}", *([SHORT[name]] if name in SHORT else [])]
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind in (bool, int, float)]
+    kind = kinds[0] if kinds else str
+    flag = name.replace("_", "-")
+    words = [f"--{flag}/--no-{flag}"] if field.default is True else [f"--{flag}"]
     help_text = " ".join((field.description or "").split())
-    mark = typer.Option(*words, help=help_text)
-    return inspect.Parameter(name, _KEYWORD, default=field.default, annotation=Annotated[hint, mark])
+    hint = kind if field.default is not None else kind | None
+    return inspect.Parameter(
+        name, _KEYWORD, default=field.default, annotation=Annotated[hint, typer.Option(*words, help=help_text)]
+    )
 
 
 def parameter_texts(docstring: str) -> dict[str, str]:

@@ -44,6 +44,9 @@ class Tokenizer(Protocol):
 class View(Protocol):
     """Decides what the model may see and what it must answer."""
 
+    answers: frozenset[str]
+    """`Targets` fields it can fill."""
+
     def __call__(self, cells: CellBatch, tokenize: Tokenizer, draw: Draw) -> tuple[TokenBatch, Targets]:
         """Return tokens with values hidden, and the answers."""
         ...
@@ -54,6 +57,8 @@ class Term(Protocol):
 
     needs: frozenset[str]
     """Optional `ModelOutput` fields it reads."""
+    reads: frozenset[str]
+    """`Targets` fields it reads."""
 
     def __call__(self, out: ModelOutput, targets: Targets) -> Tensor:
         """Return the scalar loss; raise ``ValueError`` when nothing is scored."""

@@ -105,7 +105,7 @@ class Layout:
     lengths: tuple[int, ...]
     width: int | None = None
     prompt_lengths: tuple[int, ...] | None = None
-    _cache: dict = field(default_factory=dict, repr=False)
+    _cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
         if not self.lengths or min(self.lengths) < 1:

@@ -108,7 +108,7 @@ class Objective(nn.Module):
         loss = sum(weight * parts[name] for name, (weight, _) in self.terms.items())
         if not torch.isfinite(loss):
             bad = next((name for name, part in parts.items() if not torch.isfinite(part)), "the weighted sum")
-            value = float(parts[bad] if bad in parts else loss)
+            value = (parts[bad] if bad in parts else loss).item()
             raise FloatingPointError(
                 f"loss term {bad!r} is {value} at epoch {draw.epoch}, step {draw.step} (seed {draw.seed});"
                 " lower the learning rate, or check the network's weights and the input values"

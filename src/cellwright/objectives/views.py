@@ -113,8 +113,9 @@ def _choose(layout: Layout, fraction: float, spared: int, generator: Generator) 
     lot_t = torch.rand(len(cell_t), generator=generator, dtype=torch.float64)
     # sorted by (cell, lot), each cell's tokens fill its own places; spared tokens come last and are never reached
     key_t = 2 * cell_t + torch.where(place_t < spared, 1.0, lot_t)
+    order_t = torch.from_numpy(np.argsort(key_t.numpy()))  # three times as fast as torch's
     rank_t = torch.empty_like(place_t)
-    rank_t[torch.argsort(key_t, stable=True)] = place_t
+    rank_t[order_t] = place_t
     return rank_t < num_n[cell_t]
 
 
@@ -131,9 +132,15 @@ def _prompt_first(tokens: TokenBatch, is_unknown_t: Tensor) -> TokenBatch:
     """Put each cell's unknown tokens behind the others; within both parts the order stays, pads stay in place."""
     layout = tokens.layout
     cell_t = layout.cell_of_token()
-    order_t = torch.argsort(2 * cell_t + is_unknown_t, stable=True)
+    start_n = torch.tensor(layout.offsets()[:-1])
+    before_t = is_unknown_t.cumsum(0) - is_unknown_t.long()  # unknown tokens in front of each token, in all cells
+    before_t = before_t - before_t[start_n][cell_t]
     num_unknown_n = torch.bincount(cell_t[is_unknown_t], minlength=layout.num_cells)
-    prompt_lengths = (torch.tensor(layout.lengths) - num_unknown_n).tolist()
+    prompt_n = torch.tensor(layout.lengths) - num_unknown_n
+    at_t = torch.arange(len(cell_t))
+    new_place_t = torch.where(is_unknown_t, (start_n + prompt_n)[cell_t] + before_t, at_t - before_t)
+    order_t = torch.empty_like(at_t)
+    order_t[new_place_t] = at_t
 
     def move(x_nt: Tensor) -> Tensor:
         if layout.is_packed:
@@ -145,4 +152,4 @@ def _prompt_first(tokens: TokenBatch, is_unknown_t: Tensor) -> TokenBatch:
 
     names = [item.name for item in fields(tokens) if item.name.endswith("_nt")]
     moved = {name: move(x_nt) for name in names if (x_nt := getattr(tokens, name)) is not None}
-    return replace(tokens, layout=Layout(layout.lengths, layout.width, tuple(prompt_lengths)), **moved)
+    return replace(tokens, layout=Layout(layout.lengths, layout.width, tuple(prompt_n.tolist())), **moved)

@@ -1,0 +1,196 @@
+"""What every view and every term promises, on toy cells; a new entry of VIEWS or TERMS is covered at once."""
+
+import inspect
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_cells import ToyModel, ToyTokenizer, toy_cells
+
+from cellwright.objectives import TERMS, VIEWS, Objective
+from cellwright.types import Draw, Layout, Targets
+
+DRAW = Draw(1, 2, 3)
+ALL_ANSWERS = frozenset(field.name for field in fields(Targets))
+
+
+def build_term(name):
+    options = {"head": nn.Linear(8, 3)} if "head" in inspect.signature(TERMS[name]).parameters else {}
+    return TERMS[name](**options)
+
+
+def view_for(term):
+    """Return the first view that answers all the term reads."""
+    return next(view() for view in VIEWS.values() if term.reads <= view.answers)
+
+
+class Given:
+    """A view that always gives the same tokens and answers."""
+
+    answers = ALL_ANSWERS
+
+    def __init__(self, tokens, targets):
+        self.pair = tokens, targets
+
+    def __call__(self, cells, tokenize, draw):
+        return self.pair
+
+
+def loss_of(term, tokens, targets, model=None):
+    objective = Objective(Given(tokens, targets), {"term": (1.0, term)})
+    return objective.step(model or ToyModel(), None, tokenize=None, draw=DRAW).loss
+
+
+def token_fields(tokens):
+    named = {field.name: getattr(tokens, field.name) for field in fields(tokens) if field.name != "layout"}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def assert_same_tokens(left, right):
+    for part in ("lengths", "width", "prompt_lengths"):
+        assert getattr(left.layout, part) == getattr(right.layout, part)
+    left, right = token_fields(left), token_fields(right)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_gradients_are_finite_and_reach_network_and_head(name):
+    term, model = build_term(name), ToyModel()
+    objective = Objective(view_for(term), {name: (0.5, term)})
+    objective.check(model)
+    report = objective.step(model, toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
+    report.loss.backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert grads
+    assert all(torch.isfinite(grad).all() for grad in grads)
+    assert any(grad.abs().max() > 0 for grad in grads)
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in objective.parameters())
+    assert report.loss.item() == pytest.approx(0.5 * report.parts[name].item())
+    assert not report.parts[name].requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if build_term(name).reads])
+def test_loss_is_a_mean_so_that_the_same_cells_twice_cost_the_same(name):
+    term = build_term(name)
+    tokens, targets = view_for(term)(toy_cells(), ToyTokenizer(), DRAW)
+    layout = tokens.layout
+    prompts = None if layout.prompt_lengths is None else layout.prompt_lengths * 2
+    twice = {f: torch.cat([v, v], 1 if f.endswith("_nt") else 0) for f, v in token_fields(tokens).items()}
+    twice_targets = {
+        field.name: torch.cat([value, value], 1 if field.name.endswith("_nt") else 0)
+        for field in fields(targets)
+        if (value := getattr(targets, field.name)) is not None
+    }
+    two = replace(tokens, layout=Layout(layout.lengths * 2, None, prompts), **twice)
+    once = loss_of(term, tokens, targets)
+    torch.testing.assert_close(loss_of(term, two, Targets(**twice_targets)), once, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_nothing_to_answer_is_an_error(name):
+    tokens = ToyTokenizer()(toy_cells(1), DRAW)
+    nothing = torch.zeros_like(tokens.is_hidden_nt)
+    missing = torch.tensor([-1])
+    targets = Targets(value_nt=tokens.value_nt, is_scored_nt=nothing, label_n=missing, domain_n=missing)
+    with pytest.raises(ValueError, match=r"scored|outside 0|single cell"):
+        loss_of(build_term(name), tokens, targets)
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if build_term(name).reads])
+def test_answers_that_the_view_did_not_give_are_an_error(name):
+    tokens = ToyTokenizer()(toy_cells(2), DRAW)
+    with pytest.raises(ValueError, match=r"gave no values|carry no"):
+        loss_of(build_term(name), tokens, Targets())
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_weight_zero_means_absent(name):
+    class Forbidden(type(build_term(name))):
+        def __call__(self, *args, **kwargs):
+            raise AssertionError("a term of weight 0 was computed")
+
+    head = {"head": nn.Linear(8, 3)} if "head" in inspect.signature(TERMS[name]).parameters else {}
+    kept = TERMS["masked_value"]()
+    objective = Objective(VIEWS["random_mask"](), {"off": (0, Forbidden(**head)), "on": (1, kept)})
+    report = objective.step(ToyModel(), toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
+    assert set(report.parts) == {"on"}
+    assert not objective.state_dict()
+    assert objective.needs == kept.needs
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_hidden_value_is_never_in_the_tokens(name, is_packed):
+    view, cells, tokenize = VIEWS[name](), toy_cells(8), ToyTokenizer(is_packed=is_packed)
+    tokens, targets = view(cells, tokenize, DRAW)
+    assert "is_scored_nt" not in view.answers or targets.is_scored_nt.any()
+    is_hidden_nt = tokens.is_hidden_nt
+    assert (tokens.value_nt[is_hidden_nt] == 0).all()
+    if "is_scored_nt" in view.answers:
+        assert torch.equal(targets.is_scored_nt, is_hidden_nt)
+    cell_nt = tokens.layout.spread(torch.arange(len(cells))).expand(is_hidden_nt.shape)
+    hidden = set(zip(cell_nt[is_hidden_nt].tolist(), tokens.gene_nt[is_hidden_nt].tolist(), strict=True))
+    cell_z = np.repeat(np.arange(len(cells)), cells.num_genes_n)
+    is_hidden_z = np.array([pair in hidden for pair in zip(cell_z.tolist(), cells.gene_z.tolist(), strict=True)])
+    changed = replace(cells, value_z=np.where(is_hidden_z, cells.value_z + 7, cells.value_z))
+    tokens_2, targets_2 = view(changed, tokenize, DRAW)
+    assert_same_tokens(tokens, tokens_2)
+    if targets.value_nt is not None:
+        differs_nt = targets.value_nt != targets_2.value_nt
+        assert torch.equal(differs_nt, is_hidden_nt & (tokens.gene_nt < 20))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_depend_on_the_draw_alone(name):
+    view, cells = VIEWS[name](), toy_cells(8)
+    before = cells.value_z.copy()
+    tokens, targets = view(cells, ToyTokenizer(), DRAW)
+    torch.rand(3)  # the global stream is not theirs
+    again, targets_again = view(cells, ToyTokenizer(), DRAW)
+    assert_same_tokens(tokens, again)
+    assert np.array_equal(cells.value_z, before)
+    for field in fields(targets):
+        one, two = getattr(targets, field.name), getattr(targets_again, field.name)
+        assert (one is None) == (two is None) == (field.name not in view.answers)
+        assert one is None or torch.equal(one, two)
+    if "is_scored_nt" in view.answers:
+        for other in (Draw(1, 2, 4), Draw(1, 3, 3), Draw(2, 2, 3)):
+            assert not torch.equal(view(cells, ToyTokenizer(), other)[0].value_nt, tokens.value_nt)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_packed_and_padded_tokens_are_treated_alike(name):
+    view, cells = VIEWS[name](), toy_cells(8)
+    packed, targets = view(cells, ToyTokenizer(is_packed=True), DRAW)
+    padded, targets_padded = view(cells, ToyTokenizer(is_packed=False), DRAW)
+    assert not padded.layout.is_packed
+    assert_same_tokens(padded.packed(), packed)
+    for field in fields(targets):
+        one, two = getattr(targets, field.name), getattr(targets_padded, field.name)
+        if one is not None:
+            assert torch.equal(padded.layout.pack(two) if field.name.endswith("_nt") else two, one)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_packed_and_padded_tokens_cost_the_same(name):
+    term = build_term(name)
+    objective = Objective(view_for(term), {name: (1.0, term)})
+    packed, padded = (
+        objective.step(ToyModel(), toy_cells(), tokenize=ToyTokenizer(is_packed=is_packed), draw=DRAW).loss
+        for is_packed in (True, False)
+    )
+    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_cells_of_no_gene_or_one_are_no_trouble(name):
+    view = VIEWS[name]()
+    cells = toy_cells(lengths=[0, 1, 12, 2])
+    for is_packed in (True, False):
+        tokens, targets = view(cells, ToyTokenizer(is_packed=is_packed), DRAW)
+        assert tokens.layout.lengths == (1, 2, 13, 3)
+        assert targets.label_n.tolist() == [0, 1, 2, 0]
