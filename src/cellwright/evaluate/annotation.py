@@ -52,9 +52,7 @@ def run_baselines(
         start = time.perf_counter()
         prob_nk = baseline.fit_predict(train_ng, train_code_n, query_ng, num_classes=num_classes, seed=seed)
         seconds = time.perf_counter() - start
-        found.append(
-            Contender(name=name, what=baseline.what, prob_nk=prob_nk, is_baseline=True, seconds=seconds)
-        )
+        found.append(Contender(name=name, what=baseline.what, prob_nk=prob_nk, is_baseline=True, seconds=seconds))
     return found
 
 

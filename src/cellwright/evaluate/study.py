@@ -67,9 +67,7 @@ class AnnotationStudy:
 
 def evaluate_study(study: AnnotationStudy) -> Evaluation:
     """Score the study's contenders and put everything a report shows into one record."""
-    methods = annotation.score_contenders(
-        study.contenders, study.truth_n, groups=study.groups_n, seed=study.seed
-    )
+    methods = annotation.score_contenders(study.contenders, study.truth_n, groups=study.groups_n, seed=study.seed)
     differences = annotation.compare(
         study.contenders, study.truth_n, study.against, groups=study.groups_n, seed=study.seed
     )

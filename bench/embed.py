@@ -1,0 +1,148 @@
+"""Zero-shot embedding at released size: ours against the plain padded way, same weights, same cells, one process.
+
+The reference way tokenises a minibatch, pads it to its longest cell and runs all layers over all positions, in fp32.
+``torch encoder`` is that with PyTorch's own encoder layers, which published code is built on (with and without their
+fused inference path, which drops pads by nested tensors). Ours is `embed_cells` as users call it.
+
+Cells have 200 to 3,000 genes; sequences are cut at 1,200 tokens. Weights are random: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from timing import finish, interleave, parser, ratio, summary
+from torch import nn
+
+from cellwright.models import FAMILIES, Model, new_model
+from cellwright.nn.embed import mark_values
+from cellwright.tasks.embed import embed_cells
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.types import CellBatch, Draw
+from cellwright.vocab import GeneVocab
+
+NUM_GENES = 60_694
+
+
+@dataclass
+class MadeUpCells:
+    """A `CellSource` of random cells of given lengths."""
+
+    cells: CellBatch
+    vocab: GeneVocab
+    state: str = "raw"
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def read(self, rows: np.ndarray) -> CellBatch:
+        return self.cells.take(rows)
+
+
+def make_cells(num_cells: int, median: float, seed: int = 0) -> CellBatch:
+    """Draw cells whose numbers of expressed genes are log-normal between 200 and 3,000."""
+    rng = np.random.default_rng(seed)
+    length_n = np.clip(rng.lognormal(np.log(median), 0.6, num_cells), 200, 3000).astype(int)
+    genes = [np.sort(rng.choice(NUM_GENES, length, replace=False)) for length in length_n]
+    value_z = 1 + rng.negative_binomial(0.3, 0.1, length_n.sum())
+    return CellBatch(
+        indptr_n1=np.concatenate([[0], np.cumsum(length_n)]),
+        gene_z=np.concatenate(genes).astype(np.int32),
+        value_z=value_z.astype(np.float32),
+        row_n=np.arange(num_cells),
+        total_n=np.full(num_cells, 5000.0),
+    )
+
+
+def torch_encoder(model: Model) -> nn.TransformerEncoder:
+    """Put the weights of our blocks into PyTorch's own encoder."""
+    config = model.config
+    layer = nn.TransformerEncoderLayer(config.width, config.num_heads, config.feed_forward, 0.0, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, config.num_layers)
+    names = {"attention.qkv.": "self_attn.in_proj_", "attention.out.": "self_attn.out_proj."}
+    state = model.network.blocks.state_dict()
+    for ours, theirs in names.items():
+        state = {k.replace(ours, theirs): v for k, v in state.items()}
+    encoder.layers.load_state_dict(state)
+    return encoder.eval()
+
+
+def padded_way(model: Model, source: MadeUpCells, batch_size: int, blocks) -> np.ndarray:
+    """Embed as the reference does: minibatches in order, padded, every position through every layer."""
+    tokenize, pad = model.tokenizer(), model.vocab.special_id("pad")
+    network, found = model.network, []
+    with torch.inference_mode():
+        for start in range(0, len(source), batch_size):
+            cells = source.read(np.arange(start, min(start + batch_size, len(source))))
+            tokens = tokenize(cells, Draw()).padded(pad)
+            value_nt = mark_values(tokens, hidden=-1, pad=-2)
+            x_ntd = network.gene_encoder(tokens.gene_nt) + network.value_encoder(value_nt)
+            found.append(nn.functional.normalize(blocks(x_ntd, tokens.layout)[:, 0], dim=1))
+    return torch.cat(found).numpy()
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--cells", type=int, default=24, help="cells to embed")
+    options.add_argument("--batch-size", type=int, default=8, help="cells a minibatch of the reference")
+    options.add_argument("--median", type=float, default=660.0, help="median of expressed genes")
+    options.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="also run bfloat16")
+    asked = options.parse_args()
+    torch.set_num_threads(asked.threads)
+    family = FAMILIES["scgpt"]
+    vocab = GeneVocab.from_genes((f"G{i}" for i in range(NUM_GENES)), family.specials)
+    model = new_model("scgpt", vocab, family.sizes["released"])
+    model.network.eval()
+    source = MadeUpCells(make_cells(asked.cells, asked.median), vocab)
+    encoder = torch_encoder(model)
+
+    def by_torch(is_fast: bool):
+        def blocks(x_ntd, layout):
+            return encoder(x_ntd, src_key_padding_mask=layout.is_pad_nt())
+
+        def way():
+            torch.backends.mha.set_fastpath_enabled(is_fast)
+            return padded_way(model, source, asked.batch_size, blocks)
+
+        return way
+
+    def ours(precision: str):
+        return lambda: embed_cells(model, source, InferenceOptions(precision=precision, progress=False, device="cpu"))
+
+    ways = {
+        "padded": lambda: padded_way(model, source, asked.batch_size, model.network.blocks),
+        "torch encoder": by_torch(False),
+        "torch encoder, fused": by_torch(True),
+        "ours": ours("float32"),
+    }
+    if asked.bf16:
+        ways["ours, bf16"] = ours("bfloat16")
+    want = ways["padded"]()
+    length_n = np.minimum(source.cells.num_genes_n + 1, 1200)
+    width_n = [length_n[i : i + asked.batch_size].max() for i in range(0, asked.cells, asked.batch_size)]
+    fill = length_n.sum() / np.repeat(width_n, asked.batch_size)[: asked.cells].sum()
+    seconds = interleave(ways, asked.repeats)
+    rows = []
+    for name, way in ways.items():
+        got = way()
+        median = summary(seconds[name])["median"]
+        rows.append(
+            {
+                "way": name,
+                "cells_per_second": round(asked.cells / median, 3),
+                "tokens_per_second": round(float(length_n.sum() / median), 1),
+                "pad_fraction": 0.0 if name.startswith("ours") else round(float(1 - fill), 3),
+                "ratio_to_padded": round(ratio(seconds["padded"], seconds[name]), 3),
+                "lowest_cosine": float((got * want).sum(1).min()),
+                "seconds": summary(seconds[name]),
+            }
+        )
+        print(f"{name:22s} {rows[-1]['cells_per_second']:8.2f} cells/s  x{rows[-1]['ratio_to_padded']:.2f}")
+    finish("embed", rows, asked.record)
+
+
+if __name__ == "__main__":
+    main()
