@@ -38,7 +38,7 @@ class MadeUpCells:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def read(self, rows: np.ndarray) -> CellBatch:
+    def read(self, rows: np.ndarray) -> CellBatch:  # noqa: D102
         return self.cells.take(rows)
 
 

@@ -40,6 +40,7 @@ def build(folder: Path) -> list[tuple[str, str, str]]:
     approved = set(id_of)
     gencode = read_table(folder, "gencode_human_genes.tsv.gz")
     synonyms = read_table(folder, "ensembl_synonyms*.tsv.gz")
+    loci = {row["ensembl_id"] for row in gencode}
     renamed: dict[str, set[tuple[str, str]]] = {}
     extra: dict[str, str] = {}
     for rows in (gencode, synonyms):  # the newer annotation first
@@ -47,6 +48,10 @@ def build(folder: Path) -> list[tuple[str, str, str]]:
         for row in rows:
             ensembl_id, symbol = row["ensembl_id"], row["symbol"]
             if not symbol or symbol == ensembl_id:
+                continue
+            # several loci of the reference genome under one symbol are different genes (a pseudogene, an antisense
+            # transcript); ids that only the wider table has are alternative haplotypes of the same gene
+            if num_loci[symbol] > 1 and ensembl_id in loci and ensembl_id not in symbol_of:
                 continue
             if ensembl_id in symbol_of:
                 if symbol != symbol_of[ensembl_id] and symbol not in approved and num_loci[symbol] == 1:

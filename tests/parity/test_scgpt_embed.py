@@ -44,7 +44,8 @@ def test_what_was_lent_is_unchanged():
     before = adata.copy()
     embedding = verbs.embed(adata, folder)
     assert (adata.X != before.X).nnz == 0
-    assert not adata.obsm and not adata.uns
+    assert not adata.obsm
+    assert not adata.uns
     assert list(adata.var.columns) == list(before.var.columns)
     filled = verbs.embed(adata, folder, key_added="X_scGPT")
     np.testing.assert_array_equal(filled, embedding)

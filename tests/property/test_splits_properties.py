@@ -28,7 +28,7 @@ def _is_too_small(obs, share, has_label):
     return len(obs) - num_labels < 2 * max(1, round(max(share) * len(obs)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tables(), shares, st.integers(0, 5), st.sampled_from(["donor", "cells"]), st.booleans())
 def test_parts_are_disjoint_exhaustive_and_group_pure(obs, share, seed, by, has_label):
     options = {"by": by, "valid": share[0], "test": share[1], "seed": seed, "label": "kind" if has_label else None}
@@ -58,7 +58,7 @@ def test_random_cells_keep_every_label_in_train(obs, share):
     assert set(obs["kind"].iloc[split.train]) == set(obs["kind"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(tables(), st.integers(0, 3))
 def test_the_hash_speaks_of_cells_and_parts_only(obs, seed):
     split = split_cells(obs, by="donor", valid=0.2, seed=seed)

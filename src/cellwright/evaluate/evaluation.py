@@ -25,7 +25,7 @@ from cellwright.metrics import METRICS
 
 FORMAT = "cellwright-evaluation-1"
 RECORD_FILE, CELLS_FILE = "evaluation.json", "cells.npz"
-_CELL_ARRAYS = ("umap_n2", "truth_n", "pred_n", "confidence_n")
+_CELL_ARRAYS = ("umap_n2", "truth_n", "pred_n", "confidence_n", "is_scored_n")
 
 Entry = str | int | float | None
 """One table entry; ``None`` is shown as a dash."""
@@ -150,6 +150,8 @@ class Cells:
     """int64: predicted class, -1 = unassigned."""
     confidence_n: np.ndarray | None = None
     """float32: probability of the predicted class."""
+    is_scored_n: np.ndarray | None = None
+    """bool: False = drawn for orientation only, in no score or table; ``None`` = all count."""
     groupings: Mapping[str, Grouping] = field(default_factory=dict)
     """Column name -> grouping."""
 
@@ -165,6 +167,12 @@ class Cells:
 
     def __len__(self) -> int:
         return next((len(array) for array in self._arrays().values()), 0)
+
+    def scored(self) -> Cells:
+        """Return the cells that count; positions and groupings, which are for drawing, are left out."""
+        at_n = slice(None) if self.is_scored_n is None else np.asarray(self.is_scored_n, dtype=bool)
+        names = ("truth_n", "pred_n", "confidence_n")
+        return Cells(**{name: array[at_n] for name in names if (array := getattr(self, name)) is not None})
 
     def _arrays(self) -> dict[str, np.ndarray]:
         found = {name: array for name in _CELL_ARRAYS if (array := getattr(self, name)) is not None}

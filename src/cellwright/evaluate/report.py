@@ -73,6 +73,7 @@ def _figures(evaluation: Evaluation) -> Iterable[tuple[str, bytes]]:
     if cells.umap_n2 is not None and len(cells):
         yield "umap", figures.umap_figure(cells, evaluation.classes)
     if _is_scored(evaluation):
+        cells = cells.scored()
         yield "confusion", figures.confusion_figure(cells.truth_n, cells.pred_n, evaluation.classes)
         if cells.confidence_n is not None:
             is_used_n = (cells.truth_n >= 0) & (cells.pred_n >= 0)
@@ -82,7 +83,7 @@ def _figures(evaluation: Evaluation) -> Iterable[tuple[str, bytes]]:
 
 
 def _is_scored(evaluation: Evaluation) -> bool:
-    cells = evaluation.cells
+    cells = evaluation.cells.scored()
     return cells.truth_n is not None and cells.pred_n is not None and bool((cells.truth_n >= 0).any())
 
 
@@ -146,7 +147,7 @@ def _metric_notes(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _per_class_table(evaluation: Evaluation) -> Table | None:
     if not _is_scored(evaluation):
         return None
-    cells = evaluation.cells
+    cells = evaluation.cells.scored()
     is_known_n = cells.truth_n >= 0
     rows = per_class(cells.truth_n[is_known_n], cells.pred_n[is_known_n], evaluation.classes)
     used = [(k + 1, row) for k, row in enumerate(rows) if row["num_true"] or row["num_predicted"]]
@@ -171,7 +172,7 @@ def _assigned_note(evaluation: Evaluation) -> str:
     """Say how many cells stand behind the per-cell figures, and how many of them have no answer."""
     if not _is_scored(evaluation):
         return ""
-    cells = evaluation.cells
+    cells = evaluation.cells.scored()
     num_known = int((cells.truth_n >= 0).sum())
     num_unassigned = int(((cells.pred_n < 0) & (cells.truth_n >= 0)).sum())
     who = f"Predictions of {evaluation.cells_method}. " if evaluation.cells_method else ""

@@ -75,7 +75,7 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
         title=study.title,
         task="annotate",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        headline=annotation.headline(methods, study.main, study.where),
+        headline=f"{len(methods)} ways of naming {study.where}, all learnt from the same cells.",
         summary=study.summary,
         primary_metric=annotation.PRIMARY,
         methods=tuple(methods),
