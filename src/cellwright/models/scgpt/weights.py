@@ -24,7 +24,6 @@ from cellwright.nn.heads import ClassHead
 from cellwright.protocols import Released
 from cellwright.vocab import GeneVocab
 
-
 EMBED_LENGTH = 1200
 """Most tokens a cell in published zero-shot use: ``embed_data`` takes this many whatever ``max_seq_len`` says."""
 
