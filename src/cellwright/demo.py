@@ -276,7 +276,7 @@ def shipped_job() -> Job:
 
 def own_job(data: Path, label: str, split_by: str | None, seed: int) -> Job:
     """Hold out a fifth of a user's cells, in whole groups where there are any, as the query."""
-    from cellwright.data.sources import read_anndata
+    from cellwright.data.write import read_anndata
 
     adata = read_anndata(data)
     label_codes(adata.obs, label)
