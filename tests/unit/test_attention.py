@@ -171,10 +171,11 @@ def test_bfloat16_is_near(is_packed):
         torch.testing.assert_close(x.float(), expected, atol=0.05, rtol=0.05)
 
 
-def test_gradcheck_of_the_merged_path():
-    layout = Layout((5, 4), None, (3, 1))
+@pytest.mark.parametrize(("prompts", "is_causal"), [((3, 1), False), ((3, 4), False), (None, False), (None, True)])
+def test_gradcheck_of_the_flash_path(prompts, is_causal):
+    layout = Layout((5, 4), None, prompts)
     qkv = [x.requires_grad_() for x in random_qkv(layout, torch.float64, head_width=4)]
-    assert torch.autograd.gradcheck(lambda *x: attend(*x, layout), qkv)
+    assert torch.autograd.gradcheck(lambda *x: attend(*x, layout, is_causal=is_causal), qkv)
 
 
 def test_this_pytorch_has_the_private_operations():
@@ -188,7 +189,7 @@ def test_without_the_private_operations(monkeypatch, is_packed):
     qkv = random_qkv(layout)
     want = run(attend, layout, qkv)
     monkeypatch.setattr(attention, "_flash_ops", lambda: None)
-    monkeypatch.setattr(attention._Merged, "apply", None)
+    monkeypatch.setattr(attention._FlashRuns, "apply", None)
     for got, expected in zip(run(attend, layout, qkv), want, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 

@@ -17,7 +17,7 @@ block; there is no key-value cache here.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from typing import NamedTuple
@@ -64,7 +64,7 @@ def attend(
     _check(q_nthd, k_nthd, v_nthd, layout, is_causal)
     options = {"dropout": dropout, "is_causal": is_causal}
     if _has_unknown(layout):
-        if dropout == 0 and _can_merge(q_nthd, k_nthd, v_nthd):
+        if dropout == 0 and _can_flash(q_nthd, k_nthd, v_nthd):
             return _by_run(q_nthd, k_nthd, v_nthd, layout, is_causal=False)
         return attend_dense(q_nthd, k_nthd, v_nthd, layout, **options)
     if not layout.is_packed:
@@ -180,29 +180,25 @@ def _by_run(
     is_causal: bool = False,
 ) -> Tensor:
     """Attend run by run, without a table: packed cells of any kind, and generative cells of either layout."""
+    if not layout.is_packed:
+        packed = [layout.pack(x) for x in (q_nthd, k_nthd, v_nthd)]
+        out_nthd = layout.packed().pad(_by_run(*packed, layout.packed(), dropout=dropout, is_causal=is_causal))
+        return torch.nn.functional.pad(out_nthd, (0, 0, 0, 0, 0, layout.width - out_nthd.shape[1]))
     runs = _runs(layout)
-    parts = zip(runs, *(_split(x, layout, runs) for x in (q_nthd, k_nthd, v_nthd)), strict=True)
-    out = []
-    for run, q, k, v in parts:
-        if run.prompt < run.length:
-            out.append(_Merged.apply(q, k, v, run.prompt))
-        else:
-            out.append(_sdpa(q, k, v, None, dropout, is_causal))
-    if layout.is_packed:
-        return torch.cat([x.flatten(0, 1) for x in out])[None]
-    return torch.cat([torch.nn.functional.pad(x, (0, 0, 0, 0, 0, layout.width - x.shape[1])) for x in out])
+    if dropout == 0 and _can_flash(q_nthd, k_nthd, v_nthd):
+        return _FlashRuns.apply(q_nthd[0], k_nthd[0], v_nthd[0], runs, is_causal)[None]
+    parts = zip(*(_split(x[0], runs) for x in (q_nthd, k_nthd, v_nthd)), strict=True)
+    out = [_sdpa(q, k, v, None, dropout, is_causal) for q, k, v in parts]
+    return torch.cat([x.flatten(0, 1) for x in out])[None]
 
 
-def _split(x_nthd: Tensor, layout: Layout, runs: Sequence[_Run]) -> list[Tensor]:
+def _split(x_thd: Tensor, runs: Sequence[_Run]) -> list[Tensor]:
     """Cut a tensor into one ``[cells, length, h, dh]`` a run; one split, whose backward is a single join."""
-    if layout.is_packed:
-        parts = x_nthd[0].split([run.num_cells * run.length for run in runs])
-        return [part.unflatten(0, (run.num_cells, run.length)) for part, run in zip(parts, runs, strict=True)]
-    parts = x_nthd.split([run.num_cells for run in runs])
-    return [part[:, : run.length] for part, run in zip(parts, runs, strict=True)]
+    parts = x_thd.split([run.num_cells * run.length for run in runs])
+    return [part.unflatten(0, (run.num_cells, run.length)) for part, run in zip(parts, runs, strict=True)]
 
 
-def _can_merge(*tensors: Tensor) -> bool:
+def _can_flash(*tensors: Tensor) -> bool:
     dtypes = {x.dtype for x in tensors}
     is_known = len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64, torch.bfloat16}
     return is_known and tensors[0].device.type == "cpu" and _flash_ops() is not None
@@ -227,12 +223,13 @@ def _flash_ops() -> tuple[Callable, Callable] | None:
     return (forward, backward) if found == [_FLASH_ARGUMENTS, _FLASH_BACKWARD_ARGUMENTS] else None
 
 
-class _Merged(torch.autograd.Function):
-    """Generative attention of cells with one prompt length: ``[n, t, h, dh]`` in and out.
+class _FlashRuns(torch.autograd.Function):
+    """Attention of packed cells, ``[t, h, dh]`` in and out: one flash call a run, all the rest once for all cells.
 
-    All tokens attend to the P prompt keys in one unmasked flash call, which also gives l, the log of the softmax
-    sum. An unknown token then takes in its own key, with score s: the sum becomes l' = logaddexp(l, s), the output
-    exp(l - l') o + exp(s - l') v. Cost (P + U) P instead of (P + U)^2, and no table.
+    Generative attention needs no table either. All tokens of a cell attend to its P prompt keys in one unmasked
+    flash call, which also gives l, the log of the softmax sum. An unknown token then takes in its own key, with score
+    s: the sum becomes l' = logaddexp(l, s), the output exp(l - l') o + exp(s - l') v. Cost (P + U) P instead of
+    (P + U)^2. A prompt token has s = -inf and stays as it is.
 
     The flash backward cannot differentiate l; given the *merged* output and l' it returns the right gradients of the
     prompt part, since softmax weights exp(score - l') and delta = grad . output are then those of the whole. The
@@ -240,37 +237,68 @@ class _Merged(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q_nthd: Tensor, k_nthd: Tensor, v_nthd: Tensor, prompt: int) -> Tensor:
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, runs: Sequence[_Run], is_causal: bool) -> Tensor:
         flash, _ = _flash_ops()
-        q, k, v = (x.transpose(1, 2) for x in (q_nthd, k_nthd, v_nthd))
-        out, lse = flash(q, k[:, :, :prompt], v[:, :, :prompt])
-        own = slice(prompt, None)
-        score = (q[:, :, own].to(lse.dtype) * k[:, :, own].to(lse.dtype)).sum(-1) * q.shape[-1] ** -0.5
-        merged = torch.logaddexp(lse[:, :, own], score)
-        own_weight = torch.exp(score - merged)[..., None]
-        prompt_weight = torch.exp(lse[:, :, own] - merged)[..., None]
-        out[:, :, own] = (prompt_weight * out[:, :, own] + own_weight * v[:, :, own]).to(out.dtype)
-        lse[:, :, own] = merged
+        outs, lses = [], []
+        for run, q_nhtd, k_nhtd, v_nhtd in _heads_first(runs, q, k, v):
+            out, lse = flash(q_nhtd, k_nhtd[:, :, : run.prompt], v_nhtd[:, :, : run.prompt], 0.0, is_causal)
+            outs.append(out.transpose(1, 2).flatten(0, 1))
+            lses.append(lse.transpose(1, 2).flatten(0, 1))
+        out, lse = torch.cat(outs), torch.cat(lses)
+        own_weight = None
+        if any(run.prompt < run.length for run in runs):
+            score = (q * k).to(lse.dtype).sum(-1).mul_(q.shape[-1] ** -0.5)
+            score.masked_fill_(_is_prompt(runs)[:, None], -torch.inf)
+            merged = torch.logaddexp(lse, score)
+            own_weight = torch.exp(score - merged)[..., None]
+            out = (torch.exp(lse - merged)[..., None] * out + own_weight * v).to(out.dtype)
+            lse = merged
         ctx.save_for_backward(q, k, v, out, lse, own_weight)
-        ctx.prompt = prompt
-        return out.transpose(1, 2)
+        ctx.runs, ctx.is_causal = runs, is_causal
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_nthd: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, flash_backward = _flash_ops()
         q, k, v, out, lse, own_weight = ctx.saved_tensors
-        prompt, own, exact = ctx.prompt, slice(ctx.prompt, None), lse.dtype
-        grad = grad_nthd.transpose(1, 2).contiguous()
-        dq, dk, dv = flash_backward(grad, q, k[:, :, :prompt], v[:, :, :prompt], out, lse, 0.0, False)
-        grad_own = grad[:, :, own].to(exact)
-        delta = (grad_own * out[:, :, own]).sum(-1, keepdim=True)
-        d_weight = (grad_own * v[:, :, own]).sum(-1, keepdim=True)
-        d_score = own_weight * (d_weight - delta) * q.shape[-1] ** -0.5
-        dq = torch.cat([dq[:, :, :prompt], (dq[:, :, own] + d_score * k[:, :, own]).to(dq.dtype)], 2)
-        dk = torch.cat([dk, (d_score * q[:, :, own]).to(dk.dtype)], 2)
-        dv = torch.cat([dv, (own_weight * grad_own).to(dv.dtype)], 2)
-        return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
+        grad = grad.contiguous()
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        per_run = _heads_first(ctx.runs, q, k, v, grad, out, lse[..., None], dq, dk, dv)
+        for run, q_nhtd, k_nhtd, v_nhtd, grad_nhtd, out_nhtd, lse_nht1, *found in per_run:
+            seen = slice(run.prompt)
+            ours = flash_backward(
+                grad_nhtd,
+                q_nhtd,
+                k_nhtd[:, :, seen],
+                v_nhtd[:, :, seen],
+                out_nhtd,
+                lse_nht1[..., 0],
+                0.0,
+                ctx.is_causal,
+            )
+            for into, part in zip((found[0], found[1][:, :, seen], found[2][:, :, seen]), ours, strict=True):
+                into.copy_(part)
+        if own_weight is not None:
+            delta = (grad.to(lse.dtype) * (v - out)).sum(-1, keepdim=True)
+            d_score = own_weight * delta * q.shape[-1] ** -0.5
+            dq += d_score * k
+            dk += d_score * q
+            dv += own_weight * grad
+        return dq, dk, dv, None, None
+
+
+def _heads_first(runs: Sequence[_Run], *tensors: Tensor) -> Iterator[tuple]:
+    """Yield each run with its views ``[cells, h, length, ...]`` of packed tensors ``[t, h, ...]``."""
+    parts = zip(runs, *(_split(x, runs) for x in tensors), strict=True)
+    return ((run, *(x.transpose(1, 2) for x in views)) for run, *views in parts)
+
+
+def _is_prompt(runs: Sequence[_Run]) -> Tensor:
+    """Return bool ``[t]``: True at prompt tokens."""
+    sizes = [(run.prompt, run.length - run.prompt) for run in runs for _ in range(run.num_cells)]
+    flags = torch.tensor([True, False]).repeat(len(sizes))
+    return flags.repeat_interleave(torch.tensor(sizes).flatten())
 
 
 def _can_varlen(q_nthd: Tensor, dropout: float) -> bool:
