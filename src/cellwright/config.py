@@ -40,7 +40,7 @@ class Config(BaseModel):
     def override(self, assignments: Sequence[str]) -> Self:
         """Return a copy with changes such as ``"train.max_steps=50"`` applied, in order.
 
-        The right side is read as JSON, and as plain text where that fails. A name that no field has, or a value
+        The right side is read as JSON (``null``, or ``None``, unsets), and as plain text where that fails. A name that no field has, or a value
         of the wrong type, is a ``ValueError``; a near miss is named.
         """
         tree = self.record()
@@ -56,7 +56,7 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return None if text in ("None", "none") else text
+        return None if text == "None" else text
 
 
 def _assign(config: Config, tree: dict[str, Any], path: str, value: Any) -> None:

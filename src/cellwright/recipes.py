@@ -28,6 +28,10 @@ class DataConfig(Config):
     """Genes seen in fewer cells do not enter a new vocabulary."""
     valid_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of cells kept out of training to watch the loss."""
+    layer: str | None = None
+    """Matrix to read: X, raw, or a layer's name; null = counts where there are any."""
+    assume: str | None = None
+    """What the values are, overriding what is detected: raw | normalised | log1p."""
 
 
 class ObjectiveConfig(Config):
@@ -87,10 +91,10 @@ def scgpt_demo() -> Recipe:
         name="scgpt_demo",
         family="scgpt",
         size="tiny",
-        model=_architecture("scgpt", "tiny", dropout=0.1),
+        model=_architecture("scgpt", "tiny", dropout=0.0),
         data=DataConfig(num_genes=1500),
         optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=20),
-        train=TrainConfig(max_epochs=4, checkpoint_every=500),
+        train=TrainConfig(max_epochs=6, checkpoint_every=500),
     )
 
 
@@ -171,6 +175,8 @@ def pretrain_model(
         accepts=family.accepts,
         num_genes=recipe.data.num_genes,
         min_cells=recipe.data.min_cells,
+        layer=recipe.data.layer,
+        assume=recipe.data.assume,
     )
     model = new_model(recipe.family, source.vocab, architecture, seed=recipe.seed, inputs=recipe.inputs)
     split = split_cells(source.obs, by="cells", valid=recipe.data.valid_fraction, seed=recipe.seed)

@@ -88,6 +88,8 @@ def open_together(
     accepts: Sequence[str],
     num_genes: int | None = None,
     min_cells: int = 3,
+    layer: str | None = None,
+    assume: str | None = None,
 ) -> JoinedCells:
     """Open data sets on a new vocabulary of their genes.
 
@@ -105,6 +107,8 @@ def open_together(
         Keep the most variable genes over all cells; ``None`` = all.
     min_cells
         Leave out genes that fewer cells express.
+    layer, assume
+        Matrix to read and what it holds, for all data sets, as in `open_cells`.
 
     Raises
     ------
@@ -113,9 +117,12 @@ def open_together(
     """
     if not data:
         raise ValueError("no data given; name at least one file of cells")
-    names = dict.fromkeys(name for item in data for name in _symbols(item))
-    parts = [open_cells(item, GeneVocab.from_genes(names, specials), accepts=accepts) for item in data]
-    whole = JoinedCells(parts)
+
+    def on(vocab: GeneVocab) -> JoinedCells:
+        return JoinedCells([open_cells(item, vocab, accepts=accepts, layer=layer, assume=assume) for item in data])
+
+    names = dict.fromkeys(name for item in data for name in _symbols(item, layer))
+    whole = on(GeneVocab.from_genes(names, specials))
     cell_v = np.zeros(len(whole.vocab), np.int64)
     for start in range(0, len(whole), 2048):
         gene_z = whole.read(np.arange(start, min(start + 2048, len(whole)))).gene_z
@@ -125,16 +132,17 @@ def open_together(
         raise ValueError(f"no gene is expressed in {min_cells} cells; is this the right matrix?")
     if num_genes is not None and num_genes < len(kept):
         kept = np.intersect1d(kept, select_genes(whole, num_genes))
-    vocab = GeneVocab.from_genes([whole.vocab.tokens[i] for i in kept], specials)
-    return JoinedCells([open_cells(item, vocab, accepts=accepts) for item in data])
+    return on(GeneVocab.from_genes([whole.vocab.tokens[i] for i in kept], specials))
 
 
-def _symbols(item: Any) -> list[str]:
+def _symbols(item: Any, layer: str | None) -> list[str]:
     """Return the names of a data set's genes, approved symbols where they are known."""
     opened = open_source(item)
     try:
-        index = opened.var_of(next(iter(opened.matrices))).index
+        # which matrix will be read is not known yet, and .raw has genes of its own; those never seen fall out later
+        places = [layer] if layer in opened.matrices else list(opened.matrices)
+        names = dict.fromkeys(str(name) for place in places for name in opened.var_of(place).index)
         table = human_genes()
-        return [table.symbol(str(name))[0] or str(name) for name in index]
+        return [table.symbol(name)[0] or name for name in names]
     finally:
         opened.close()
