@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timing import finish, interleave, parser, ratio, summary
+from timing import finish, has_fast_bfloat16, interleave, parser, ratio, summary
 from torch import nn
 
 from cellwright.models import FAMILIES, Model, new_model
@@ -85,11 +85,17 @@ def padded_way(model: Model, source: MadeUpCells, batch_size: int, blocks) -> np
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--cells", type=int, default=24, help="cells to embed")
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--cells", type=int, default=16, help="cells to embed")
+    options.add_argument("--fused", action="store_true", help="also run PyTorch's fused inference path (slow on CPUs)")
     options.add_argument("--batch-size", type=int, default=8, help="cells a minibatch of the reference")
     options.add_argument("--median", type=float, default=660.0, help="median of expressed genes")
-    options.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="also run bfloat16")
+    options.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=has_fast_bfloat16(),
+        help="also run bfloat16; by default where the processor has it",
+    )
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
     family = FAMILIES["scgpt"]
@@ -115,9 +121,10 @@ def main() -> None:
     ways = {
         "padded": lambda: padded_way(model, source, asked.batch_size, model.network.blocks),
         "torch encoder": by_torch(False),
-        "torch encoder, fused": by_torch(True),
         "ours": ours("float32"),
     }
+    if asked.fused:
+        ways["torch encoder, fused"] = by_torch(True)
     if asked.bf16:
         ways["ours, bf16"] = ours("bfloat16")
     want = ways["padded"]()

@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 import torch
 from embed import make_cells
-from timing import finish, interleave, parser, ratio, summary
+from timing import finish, has_fast_bfloat16, interleave, parser, ratio, summary
 
 from cellwright.models import FAMILIES, new_model
 from cellwright.objectives import Objective
@@ -22,11 +22,16 @@ from cellwright.vocab import GeneVocab
 
 
 def main() -> None:
-    options = parser(__doc__)
+    options = parser(__doc__, repeats=3)
     options.add_argument("--cells", type=int, default=8, help="cells a step")
     options.add_argument("--layers", type=int, default=4, help="blocks of width 512")
     options.add_argument("--median", type=float, default=660.0, help="median of expressed genes")
-    options.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="also run bfloat16")
+    options.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=has_fast_bfloat16(),
+        help="also run bfloat16; by default where the processor has it",
+    )
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
     family = FAMILIES["scgpt"]

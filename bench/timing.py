@@ -83,10 +83,18 @@ def finish(name: str, rows: list[dict[str, object]], is_recorded: bool) -> None:
         record(RESULTS / f"{name}.jsonl", line)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def has_fast_bfloat16() -> bool:
+    """Whether this processor computes bfloat16 itself; where it does not, PyTorch does so in software, far slower."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except AttributeError:
+        return False
+
+
+def parser(description: str, *, repeats: int = 7) -> argparse.ArgumentParser:
     """Return an argument parser with the options that every bench has."""
     options = argparse.ArgumentParser(description=description)
-    options.add_argument("--repeats", type=int, default=7, help="turns of each way")
+    options.add_argument("--repeats", type=int, default=repeats, help="turns of each way")
     options.add_argument("--threads", type=int, default=1, help="threads of torch")
     options.add_argument("--record", action="store_true", help="append the result to bench/results")
     return options
