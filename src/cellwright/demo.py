@@ -56,7 +56,7 @@ class DemoConfig(Config):
             hidden_fraction=0.3,
             train=train,
         )
-        pretrain = recipe.model_copy(update={"seed": seed, "train": recipe.train.model_copy(update={"seed": seed})})
+        pretrain = recipe.override([f"train.seed={seed}"])
         return cls(pretrain=pretrain, finetune=tuning, seed=seed)
 
 

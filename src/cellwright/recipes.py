@@ -58,8 +58,6 @@ class Recipe(Config):
     """The architecture, every field written out."""
     inputs: InputConfig = InputConfig()
     """How cells are prepared."""
-    seed: int = Field(0, ge=0)
-    """Of everything random."""
     batch_size: int = Field(32, ge=1)
     """Cells a step."""
     data: DataConfig = DataConfig()
@@ -166,7 +164,7 @@ def pretrain_model(
     from cellwright.train.plan import TrainPlan
     from cellwright.train.run import fit, open_run
 
-    family = FAMILIES[recipe.family]
+    family, seed = FAMILIES[recipe.family], recipe.train.seed
     architecture = family.config.read(recipe.model, "model")
     objective = build_objective(recipe.objective)
     source = open_together(
@@ -178,17 +176,17 @@ def pretrain_model(
         layer=recipe.data.layer,
         assume=recipe.data.assume,
     )
-    model = new_model(recipe.family, source.vocab, architecture, seed=recipe.seed, inputs=recipe.inputs)
-    split = split_cells(source.obs, by="cells", valid=recipe.data.valid_fraction, seed=recipe.seed)
+    model = new_model(recipe.family, source.vocab, architecture, seed=seed, inputs=recipe.inputs)
+    split = split_cells(source.obs, by="cells", valid=recipe.data.valid_fraction, seed=seed)
     open_run(
         folder,
         recipe.record() | {"sources": source.record(), "split": split.record()},
         resume=resume,
     )
-    plan = TrainPlan(model.network.train(), objective, model.tokenizer(), optim=recipe.optim, seed=recipe.seed)
-    loaders = [CellLoader(source, split.train, recipe.batch_size, seed=recipe.seed, drop_last=True)]
+    plan = TrainPlan(model.network.train(), objective, model.tokenizer(), optim=recipe.optim, seed=seed)
+    loaders = [CellLoader(source, split.train, recipe.batch_size, seed=seed, drop_last=True)]
     if len(split.valid):
-        loaders.append(CellLoader(source, split.valid, recipe.batch_size, seed=recipe.seed, shuffle=False))
+        loaders.append(CellLoader(source, split.valid, recipe.batch_size, seed=seed, shuffle=False))
     result = fit(plan, *loaders, config=recipe.train, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
     model.network.eval()
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}

@@ -130,9 +130,15 @@ def open_together(
     kept = np.flatnonzero(cell_v >= min_cells)
     if not len(kept):
         raise ValueError(f"no gene is expressed in {min_cells} cells; is this the right matrix?")
-    if num_genes is not None and num_genes < len(kept):
-        kept = np.intersect1d(kept, select_genes(whole, num_genes))
-    return on(GeneVocab.from_genes([whole.vocab.tokens[i] for i in kept], specials))
+    joined = on(_of(whole.vocab, kept, specials))
+    if num_genes is None or num_genes >= len(kept):
+        return joined
+    return on(_of(joined.vocab, select_genes(joined, num_genes), specials))
+
+
+def _of(vocab: GeneVocab, ids: np.ndarray, specials: Mapping[str, str]) -> GeneVocab:
+    """Return a vocabulary of some genes of another one."""
+    return GeneVocab.from_genes([vocab.tokens[i] for i in ids], specials)
 
 
 def _symbols(item: Any, layer: str | None) -> list[str]:

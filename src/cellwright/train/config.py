@@ -41,7 +41,7 @@ class TrainConfig(Config):
     log_every: PositiveInt = 10
     """Steps between rows of metrics.csv."""
     seed: NonNegativeInt = 0
-    """For everything that torch draws by itself (dropout)."""
+    """Of everything random in the run: new weights, the split, the order of cells, what is hidden, dropout."""
     is_deterministic: bool = False
     """Refuse operations that may differ from run to run on a GPU (slower)."""
 

@@ -112,10 +112,10 @@ def _note_differences(folder: Path, record: Mapping[str, Any]) -> None:
     before, now = _flat(read_json(folder / RECIPE)), _flat(record)
     changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     for name in changed:
-        if name.split(".")[0] != "train":
+        if name.split(".")[0] != "train" or name == "train.seed":
             raise ValueError(
                 f"the run in {folder} was begun with {name} = {before.get(name)!r}, not {now.get(name)!r}; only"
-                " 'train' options may change on resume"
+                " 'train' options other than the seed may change on resume"
             )
     lines = [f"resumed with {name} = {now.get(name)!r}, before {before.get(name)!r}" for name in changed]
     before, now = read_json(folder / VERSIONS), versions()

@@ -60,6 +60,16 @@ def test_rare_genes_fall_out():
     assert "NKG7" not in joined.vocab.genes
 
 
+def test_as_many_variable_genes_are_kept_as_asked_for():
+    counts = cells_of([f"GENE{i}" for i in range(60)], 50, 0)
+    counts_ng = counts.X.toarray()
+    counts_ng[1:, :20] = 0  # in one cell each: the most variable of all, and too rare to keep
+    counts.X = sp.csr_matrix(counts_ng * 40)
+    joined = open_together([counts], specials={"pad": "<pad>"}, accepts=ACCEPTS, num_genes=30, min_cells=3)
+    assert len(joined.vocab.genes) == 30
+    assert not set(joined.vocab.genes) & {f"GENE{i}" for i in range(20)}
+
+
 def test_counts_in_raw_bring_their_own_genes():
     whole = cells_of(GENES, 8, 0)
     shown = whole[:, list(GENES[:2])].copy()
