@@ -13,6 +13,7 @@ from importlib.metadata import version as installed
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from cellwright.config import Config, did_you_mean
@@ -20,6 +21,7 @@ from cellwright.config import Config, did_you_mean
 # typer carries its own copy of click from 0.20 on: its exceptions are reached through what typer exports
 UsageError = typer.BadParameter.__bases__[0]
 SHORT = {"out": "-o"}
+_COLOUR = r"\x1b\[[0-9;]*m"
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -45,12 +47,21 @@ def run(argv: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if is_debug:
             raise
-        return _complain(" ".join(str(error).split()))
+        return _complain(_one_line(error))
 
 
 def _complain(text: str, code: int = 2) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    # messages of libraries may carry colours
+    print(f"error: {re.sub(_COLOUR, '', text)}", file=sys.stderr)
     return code
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's words in one line."""
+    if isinstance(error, ValidationError):  # of a configuration that was built, not read
+        items = [(".".join(map(str, item["loc"])), item.get("input"), item["msg"]) for item in error.errors()]
+        return "; ".join(f"{name} = {given!r}: {words}" for name, given, words in items)
+    return " ".join(str(error).split())
 
 
 def _usage(error: Any, command: Any) -> str:
@@ -131,8 +142,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
 def _parameter(parameter: inspect.Parameter, hint: Any, text: str) -> inspect.Parameter:
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         return parameter.replace(annotation=Annotated[hint, typer.Argument(help=text)], kind=_KEYWORD)
-    plain = parameter.name.rstrip("_").replace("_", "-")
-    words = [f"--{plain}", *([SHORT[parameter.name]] if parameter.name in SHORT else [])]
+    words = [_flag(parameter.name, parameter.default), *([SHORT[parameter.name]] if parameter.name in SHORT else [])]
     return parameter.replace(annotation=Annotated[hint, typer.Option(*words, help=text)], kind=_KEYWORD)
 
 
@@ -140,13 +150,20 @@ def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return an option for a configuration field; choices are checked by the configuration itself."""
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind in (bool, int, float)]
     kind = kinds[0] if kinds else str
-    flag = name.replace("_", "-")
-    words = [f"--{flag}/--no-{flag}"] if field.default is True else [f"--{flag}"]
     help_text = " ".join((field.description or "").split())
     hint = kind if field.default is not None else kind | None
     return inspect.Parameter(
-        name, _KEYWORD, default=field.default, annotation=Annotated[hint, typer.Option(*words, help=help_text)]
+        name,
+        _KEYWORD,
+        default=field.default,
+        annotation=Annotated[hint, typer.Option(_flag(name, field.default), help=help_text)],
     )
+
+
+def _flag(name: str, default: Any) -> str:
+    """Return how an option is written; one that is on unless told otherwise can be turned off."""
+    plain = name.rstrip("_").replace("_", "-")
+    return f"--{plain}/--no-{plain}" if default is True else f"--{plain}"
 
 
 def parameter_texts(docstring: str) -> dict[str, str]:

@@ -31,14 +31,14 @@ def embed(
         Slot of obsm to write instead of X_<family>.
     """
     from cellwright import verbs
-    from cellwright.data.write import check_out, write_h5ad
+    from cellwright.data.write import check_key, check_out, write_h5ad
     from cellwright.tasks.embed import embed_cells
 
     check_out(data, out)
     opened = verbs.open_model(model)
+    key = check_key("obsm", opened.key if key is None else key)
     source = verbs.open_data(data, opened, read)
     embedding_nd = embed_cells(opened, source, run)
-    key = key or opened.key
     record = {key: verbs.provenance(opened, source, run)}
     write_h5ad(data, out, obsm={key: embedding_nd}, uns={"cellwright": record})
     _say(source.contract.lines())
@@ -71,10 +71,11 @@ def annotate(
         Beginning of the column names.
     """
     from cellwright import verbs
-    from cellwright.data.write import check_out, write_h5ad
+    from cellwright.data.write import check_key, check_out, write_h5ad
     from cellwright.tasks.annotate import annotate_cells
 
     check_out(data, out)
+    check_key("obs", key)
     opened = verbs.open_model(model)
     source = verbs.open_data(data, opened, read)
     found = annotate_cells(opened, source, run, threshold=threshold)
@@ -142,7 +143,8 @@ def finetune_annotate(
 
     changes = [f"mode={mode}", *(set_ or [])]
     result = verbs.finetune(data, model, label=label, out=out, split_by=split_by, changes=changes, read=read, run=run)
-    _say(["", table_text(result.evaluation), "", f"report: {result.report}", f"model:  {out}"])
+    warnings = [line for part in result.evaluation.contracts for line in part.lines if line.startswith("warning: ")]
+    _say(["", table_text(result.evaluation), "", *warnings, f"report: {result.report}", f"model:  {out}"])
 
 
 def pretrain(
@@ -174,8 +176,11 @@ def pretrain(
     from cellwright import verbs
 
     result = verbs.pretrain(data, recipe=recipe, out=out, changes=set_ or [], resume=resume, is_progress_shown=progress)
+    contracts = result.model.origin["pretraining"]["data"]["contracts"]
     _say(
         [
+            *(f"{found['source']}: {found['state']['kind']} values" for found in contracts),
+            *(f"warning: {warning}" for found in contracts for warning in found["warnings"]),
             f"{result.fit.num_steps} steps in {result.fit.seconds:.0f} s, {result.fit.num_parameters:,} parameters",
             f"model: {out}",
         ]

@@ -7,8 +7,8 @@ that the caller lent is ever changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,7 +193,7 @@ def open_cells(
         not accepted; no gene of the vocabulary. One line, with the remedy.
     """
     opened = open_source(data)
-    with ExitStack() as stack:
+    with ExitStack() as stack, _naming(opened):
         stack.callback(opened.close)
         choice = choose_matrix(opened, accepts, layer=layer, assume=assume)
         var = opened.var_of(choice.name)
@@ -204,9 +204,20 @@ def open_cells(
             _check_backed(opened, choice)
         store = (OnDisk if backed else InMemory)(choice.matrix, columns)
         contract = _contract(opened, choice, match, store.summary())
+        _refuse_silent(contract)
         if backed:
             stack.pop_all()  # the file stays open as long as the cells live
     return Cells(store, opened.obs, replace(contract, warnings=_warnings(contract, opened, vocab)), vocab)
+
+
+@contextmanager
+def _naming(opened: Opened) -> Iterator[None]:
+    """Name the file when its bytes turn out unreadable only as the values are read."""
+    try:
+        yield
+    except OSError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{opened.name} is damaged ({reason}); copy or download it again") from None
 
 
 def _contract(opened: Opened, choice: Choice, match: GeneMatch, summary: tuple[int | None, float, float]) -> Contract:
@@ -225,6 +236,16 @@ def _contract(opened: Opened, choice: Choice, match: GeneMatch, summary: tuple[i
     )
 
 
+def _refuse_silent(contract: Contract) -> None:
+    """Raise when no cell has a value to go by: every cell would look the same."""
+    if contract.num_empty_cells == contract.num_cells:
+        what = "is 0 in every cell and gene" if not contract.state.num_values else "is 0 in every gene that is matched"
+        raise ValueError(
+            f"{contract.source}: {contract.taken_from} {what} ({contract.genes.num_matched} of {contract.num_genes} "
+            "genes are in the vocabulary); nothing can be told from such cells: choose another matrix (layer=, --layer)"
+        )
+
+
 def _name_columns(var: pd.DataFrame) -> dict[str, list[str]]:
     by_lower = {str(column).lower(): column for column in var.columns}
     found = [by_lower[name] for name in NAME_COLUMNS if name in by_lower]
@@ -234,9 +255,14 @@ def _name_columns(var: pd.DataFrame) -> dict[str, list[str]]:
 def _check_backed(opened: Opened, choice: Choice) -> None:
     where = f"{title(choice.name)} of {opened.name}"
     if not is_on_disk(choice.matrix) or opened.name == "AnnData":
-        raise ValueError(f"{where} cannot stay on disk, only those of .h5ad and .zarr files can; use backed=False")
+        raise ValueError(
+            f"{where} cannot stay on disk, only those of .h5ad and .zarr files can; use backed=False "
+            "(leave out --backed)"
+        )
     if isinstance(choice.matrix, DiskCSC):
-        raise ValueError(f"{where} is column-compressed, cells cannot be read one by one; use backed=False")
+        raise ValueError(
+            f"{where} is column-compressed, cells cannot be read one by one; use backed=False (leave out --backed)"
+        )
 
 
 def _locator(opened: Opened, choice: Choice) -> Callable[[int, int, float], str]:
@@ -244,7 +270,7 @@ def _locator(opened: Opened, choice: Choice) -> Callable[[int, int, float], str]
         cell, gene = opened.obs.index[row], opened.var_of(choice.name).index[column]
         return (
             f"{opened.name}: {title(choice.name)} holds {value:g} at cell {str(cell)!r}, gene {str(gene)!r}; "
-            "expression can be neither negative nor NaN: remove such cells, or choose another matrix (layer=)"
+            "expression can be neither negative nor NaN: remove such cells, or choose another matrix (layer=, --layer)"
         )
 
     return where
@@ -254,6 +280,11 @@ def _warnings(contract: Contract, opened: Opened, vocab: GeneVocab) -> tuple[str
     """Collect what a user should look at. A vocabulary that is a small panel is not blamed for being small."""
     warnings = []
     match, share = contract.genes, contract.coverage
+    if contract.delivered in ("binned", "unknown"):
+        warnings.append(
+            f"values of {contract.taken_from} are {contract.delivered} ({contract.state.reason}), not counts: only "
+            "their order within a cell can be used, as models that bin values do; give raw counts if there are any"
+        )
     if max(share["source_genes"], share["vocab_genes"]) < _LOW:
         warnings.append(f"only {match.num_matched} of {contract.num_genes} genes are in the vocabulary")
     if match.num_vocab >= contract.num_genes / 2 and share["molecules"] < _LOW:

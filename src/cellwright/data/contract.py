@@ -22,7 +22,11 @@ from cellwright.data.state import MatrixState, inspect_matrix, sample_rows, unlo
 
 COUNT_LAYERS = ("counts", "raw_counts", "count")
 ASSUMABLE = ("raw", "normalised", "log1p")
-_REMEDY = 'put raw counts into layers["counts"], choose a matrix (layer=), or say what the values are (assume=)'
+_REMEDY = (
+    'put raw counts into layers["counts"], choose a matrix (layer=, --layer), or say what the values are '
+    "(assume=, --assume)"
+)
+_LARGEST_LOG = 50.0  # exp(50) = 5e21: no expression value, whatever its unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,8 @@ def choose_matrix(
         Take this one only: ``"X"``, ``"raw"`` or a layer's name.
     assume
         State to believe instead of the detected one (raw, normalised, log1p); without ``layer`` it speaks of X.
-        Values that are negative, NaN or infinite are refused all the same.
+        Values that are negative, NaN or infinite are refused all the same, and so is a state that the values
+        disprove: logarithms above 50, or counts that prove to be scaled to one total or to be logarithms.
 
     Raises
     ------
@@ -188,7 +193,10 @@ def choose_matrix(
                     continue
                 note = f"counts were computed back from {choice.state.kind} values in {title(choice.name)}"
                 return replace(choice, delivered="raw", notes=(*choice.notes, note))
-    wanted = " or ".join({"raw": "raw counts"}.get(kind, f"{kind} values") for kind in accepts)
+    # binned and unknown values are taken where nothing better is there, but nobody is asked for them
+    wanted = " or ".join(
+        {"raw": "raw counts"}.get(kind, f"{kind} values") for kind in accepts if kind not in ("binned", "unknown")
+    )
     raise ValueError(f"{opened.name}: {wanted} needed, but {'; '.join(reasons)}; {_REMEDY}")
 
 
@@ -202,7 +210,7 @@ def _candidates(opened: Opened, layer: str | None) -> list[str]:
     names = [name for name in (*COUNT_LAYERS, "X", "raw") if name in opened.matrices]
     if not names:
         layers = ", ".join(map(repr, opened.matrices)) or "none"
-        raise ValueError(f"{opened.name} has no X; its layers are {layers}: name one with layer=")
+        raise ValueError(f"{opened.name} has no X; its layers are {layers}: name one with layer= (--layer)")
     return names
 
 
@@ -210,6 +218,7 @@ def _look(opened: Opened, name: str, assume: str | None) -> Choice:
     state = inspect_matrix(opened.matrices[name])
     notes: tuple[str, ...] = ()
     if assume is not None and assume != state.kind:
+        _refuse_disproved(opened, name, state, assume)
         notes = (f"taken as {assume} as asked; the values look {state.kind} ({state.reason})",)
         state = replace(
             state,
@@ -221,6 +230,19 @@ def _look(opened: Opened, name: str, assume: str | None) -> Choice:
             num_bins=None,
         )
     return Choice(matrix=opened.matrices[name], name=name, state=state, delivered=state.kind, notes=notes)
+
+
+def _refuse_disproved(opened: Opened, name: str, state: MatrixState, assume: str) -> None:
+    """Raise when the values cannot be what a user says they are."""
+    where = f"assume = {assume!r} is not possible: {title(name)} of {opened.name}"
+    if assume == "log1p" and state.maximum > _LARGEST_LOG:
+        raise ValueError(
+            f"{where} reaches {state.maximum:g}, and no logarithm of expression is so large; the values look "
+            f"{state.kind} ({state.reason}): leave assume out"
+        )
+    is_proved = state.is_log_of_counts or state.target_sum is not None
+    if is_proved and (assume == "raw" or state.kind == "log1p"):
+        raise ValueError(f"{where} is {state.kind} ({state.reason}); leave assume out, or choose a matrix of counts")
 
 
 def _conversion_notes(state: MatrixState, kind: str) -> tuple[str, ...]:
@@ -240,4 +262,6 @@ def _describe(opened: Opened, choice: Choice) -> str:
         row, column, value = choice.state.first_bad
         gene = opened.var_of(choice.name).index[column]
         text += f", first {value:g} at cell {str(opened.obs.index[row])!r}, gene {str(gene)!r}"
+        if choice.state.num_nan:
+            text += " (remove such cells, or give the values that belong there)"
     return text

@@ -7,6 +7,7 @@ matrices are handed out as they lie on disk and read when asked for. Nothing is 
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from cellwright.config import did_you_mean
 from cellwright.data.state import as_csr
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _BLOCK_VALUES = 20_000_000
+_DAMAGE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error)
+"""What HDF5, zarr, gzip and anndata raise on bytes that are not what they should be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,7 @@ class DiskCSR:
 
     def __init__(self, group: Any, shape: tuple[int, int]):
         self.shape = shape
-        self.indptr = np.asarray(group["indptr"][:]).astype(np.int64)
+        self.indptr = _checked_indptr(group, shape[0])
         self._data, self._indices = group["data"], group["indices"]  # opening an array costs more than reading a row
         self.dtype = np.dtype(self._data.dtype)
 
@@ -62,7 +66,7 @@ class DiskCSR:
         """Read runs of rows, each given as (first, last + 1), one below the other."""
         bounds = [(int(self.indptr[first]), int(self.indptr[last])) for first, last in runs]
         data_z = np.concatenate([self._data[a:b] for a, b in bounds])
-        index_z = np.concatenate([self._indices[a:b] for a, b in bounds])
+        index_z = _checked(np.concatenate([self._indices[a:b] for a, b in bounds]), self.shape[1])
         length_n = np.concatenate([np.diff(self.indptr[first : last + 1]) for first, last in runs])
         indptr = np.concatenate([[0], np.cumsum(length_n)])
         return sp.csr_matrix((data_z, index_z, indptr), shape=(len(length_n), self.shape[1]))
@@ -83,8 +87,25 @@ class DiskCSC:
     @cached_property
     def loaded(self) -> sp.csr_matrix:
         """The whole matrix in memory."""
-        parts = (self._group["data"][:], self._group["indices"][:], self._group["indptr"][:])
+        index_z = _checked(self._group["indices"][:], self.shape[0])
+        parts = (self._group["data"][:], index_z, _checked_indptr(self._group, self.shape[1]))
         return sp.csc_matrix(parts, shape=self.shape).tocsr()
+
+
+def _checked_indptr(group: Any, length: int) -> np.ndarray:
+    """Return the row (or column) pointers of a compressed matrix; damaged ones would read other cells' values."""
+    indptr = np.asarray(group["indptr"][:]).astype(np.int64)
+    sizes = {int(group[name].shape[0]) for name in ("data", "indices")}
+    if len(indptr) != length + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any() or sizes != {int(indptr[-1])}:
+        raise OSError(f"row pointers of the matrix {getattr(group, 'name', '')!r} do not fit")
+    return indptr
+
+
+def _checked(index_z: np.ndarray, size: int) -> np.ndarray:
+    """Return the indices of stored values; damaged ones would put values under other genes."""
+    if len(index_z) and not 0 <= index_z.min() <= index_z.max() < size:
+        raise OSError(f"a matrix has values at positions {index_z.min()} .. {index_z.max()} of {size}")
+    return index_z
 
 
 def is_on_disk(matrix: Any) -> bool:
@@ -165,7 +186,8 @@ def _from_anndata(adata: Any) -> Opened:
 
 def _open_path(path: Path) -> Opened:
     if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
+        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"no such file or folder: {path}{did_you_mean(path.name, beside)}")
     if not path.is_dir():
         return _open_hdf5(path)
     if any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
@@ -192,10 +214,10 @@ def _open_hdf5(path: Path) -> Opened:
         return _open_store(path, file)
     try:
         if "matrix" in file and "barcodes" in file["matrix"]:
-            return _read_10x(path, file["matrix"], file["matrix/features"])
+            return _read_10x(path, file["matrix"], "features")
         genomes = [name for name in file if isinstance(file[name], h5py.Group) and "gene_names" in file[name]]
         if len(genomes) == 1:
-            return _read_10x(path, file[genomes[0]], None)
+            return _read_10x(path, file[genomes[0]])
         if genomes:
             raise ValueError(f"{path} holds several genomes ({', '.join(genomes)}); export one of them")
         if "mod" in file:
@@ -203,6 +225,10 @@ def _open_hdf5(path: Path) -> Opened:
         raise ValueError(f"{path} is HDF5 but neither .h5ad nor 10x .h5; it holds {', '.join(sorted(file)[:5])}")
     finally:
         file.close()
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({_first_line(error)}); copy or download it again")
 
 
 def _first_line(error: Exception) -> str:
@@ -214,7 +240,10 @@ def _open_zarr(path: Path) -> Opened:
         import zarr
     except ImportError:
         raise ValueError(f"{path} is a zarr store; install zarr to read it: pip install zarr") from None
-    root = zarr.open_group(str(path), mode="r")
+    try:
+        root = zarr.open_group(str(path), mode="r")
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
     if "obs" not in root or "var" not in root:
         raise ValueError(f"{path} is a zarr store but not an AnnData one (no obs and var in it)")
     return _open_store(path, root)
@@ -240,9 +269,9 @@ def _open_store(path: Path, root: Any) -> Opened:
             for name, element in stored.items()
             if element.attrs.get("encoding-type") != "null"  # how anndata 0.12 may store an absent X
         }
-    except OSError as error:
+    except _DAMAGE as error:
         close()
-        raise ValueError(f"{path} is damaged ({_first_line(error)}); copy or download it again") from None
+        raise _damaged(path, error) from None
     return Opened(name=str(path), obs=obs, var=var, matrices=matrices, raw_var=raw_var, close=close)
 
 
@@ -272,20 +301,20 @@ def _text(values: Any) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values[:]]
 
 
-def _read_10x(path: Path, group: Any, features: Any | None) -> Opened:
+def _read_10x(path: Path, group: Any, features: str | None = None) -> Opened:
     """Read a Cell Ranger file: version 3 has a table of features, version 2 one group a genome."""
-    ids, symbols = ("id", "name") if features is not None else ("genes", "gene_names")
-    table = features if features is not None else group
-    num_genes, num_cells = (int(size) for size in group["shape"][:])
-    parts = (group["data"][:], group["indices"][:], group["indptr"][:])
-    kinds = _text(features["feature_type"]) if features is not None and "feature_type" in features else None
-    return _genes_only(
-        path,
-        sp.csr_matrix(parts, shape=(num_cells, num_genes)),
-        barcodes=_text(group["barcodes"]),
-        columns={"gene_symbol": _text(table[symbols]), "gene_ids": _text(table[ids])},
-        kinds=kinds,
-    )
+    ids, symbols = ("id", "name") if features else ("genes", "gene_names")
+    try:
+        table = group[features] if features else group
+        num_genes, num_cells = (int(size) for size in group["shape"][:])
+        parts = (group["data"][:], _checked(group["indices"][:], num_genes), _checked_indptr(group, num_cells))
+        barcodes, kinds = _text(group["barcodes"]), _text(table["feature_type"]) if "feature_type" in table else None
+        columns = {"gene_symbol": _text(table[symbols]), "gene_ids": _text(table[ids])}
+        return _genes_only(
+            path, sp.csr_matrix(parts, shape=(num_cells, num_genes)), barcodes=barcodes, columns=columns, kinds=kinds
+        )
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
 
 
 def _find(folder: Path, *names: str) -> Path | None:
@@ -304,10 +333,11 @@ def _open_mtx(folder: Path) -> Opened:
         raise ValueError(f"{folder} has a matrix.mtx but no {missing}")
     barcodes = [line.split("\t")[0] for line in _lines(barcodes_at)]
     rows = [line.split("\t") for line in _lines(genes_at)]
+    matrix_at = _find(folder, "matrix.mtx")
     try:
-        counts_ng = sp.csr_matrix(mmread(_find(folder, "matrix.mtx")).T)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"matrix.mtx in {folder} cannot be read ({_first_line(error)})") from None
+        counts_ng = sp.csr_matrix(mmread(matrix_at).T)
+    except _DAMAGE as error:
+        raise _damaged(matrix_at, error) from None
     if counts_ng.shape != (len(barcodes), len(rows)):
         raise ValueError(
             f"{folder}: matrix.mtx has {counts_ng.shape[1]} genes x {counts_ng.shape[0]} cells, "
@@ -323,8 +353,11 @@ def _open_mtx(folder: Path) -> Opened:
 
 def _lines(path: Path) -> list[str]:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as handle:
-        return [line.rstrip("\r\n") for line in handle if line.strip()]
+    try:
+        with opener(path, "rt", encoding="utf-8") as handle:
+            return [line.rstrip("\r\n") for line in handle if line.strip()]
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
 
 
 def _genes_only(

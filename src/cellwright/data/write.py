@@ -7,6 +7,7 @@ at all. Values that an .h5ad cannot hold are brought into a form that it can; se
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,11 +60,14 @@ def write_h5ad(
     opened = open_source(source)
     opened.close()
     elements = _elements(opened, {"obsm": obsm, "obs": obs, "layers": layers})
-    elements["uns"] = {_key("uns", name): storable(value) for name, value in (uns or {}).items()}
+    elements["uns"] = {check_key("uns", name): storable(value) for name, value in (uns or {}).items()}
     with atomic_path(out) as draft:
         draft.parent.mkdir(parents=True, exist_ok=True)
-        _copy(source, draft)
-        _add(draft, elements)
+        try:
+            _copy(source, draft)
+            _add(draft, elements)
+        except (KeyError, RuntimeError) as error:  # from HDF5; parts that no one has read until here
+            raise ValueError(f"{opened.name} is damaged ({error}); copy or download it again") from None
 
 
 def check_out(source: str | Path | Any, out: str | Path) -> Path:
@@ -71,6 +75,7 @@ def check_out(source: str | Path | Any, out: str | Path) -> Path:
     out = Path(out)
     if out.suffix not in (".h5ad", ".zarr"):
         raise ValueError(f"{out} must end in .h5ad or .zarr")
+    check_place(out)
     if isinstance(source, str | Path) and out.resolve() == Path(source).resolve():
         raise ValueError(f"{out} is the input; choose another name, the input is never overwritten")
     if out.exists() and out.is_dir() != (out.suffix == ".zarr"):
@@ -78,18 +83,30 @@ def check_out(source: str | Path | Any, out: str | Path) -> Path:
     return out
 
 
+def check_place(path: str | Path) -> None:
+    """Raise ``ValueError`` when nothing can be made at ``path``; folders that do not exist yet can be made."""
+    path = Path(path).absolute()
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{path} cannot be written: {above} is a file, not a folder")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{path} cannot be written: no permission to write into {above}")
+
+
 def storable(value: Any) -> Any:
     """Return a value in a form that survives a round trip through .h5ad.
 
-    Text, numbers, booleans and numeric arrays stay. None inside a mapping is left out. Lists and tuples of numbers or
-    of text become arrays, other lists JSON text; a mapping whose keys contain ``/`` becomes JSON text, since HDF5
-    would read the slash as a path. Anything else becomes its text.
+    Text, numbers, booleans and numeric arrays stay; integers beyond 64 bits become text. None inside a mapping is left
+    out. Lists and tuples of numbers or of text become arrays, other lists JSON text; a mapping whose keys contain
+    ``/`` becomes JSON text, since HDF5 would read the slash as a path. Anything else becomes its text.
     """
     if isinstance(value, Mapping):
         kept = {str(key): item for key, item in value.items() if item is not None}
         if any("/" in key or not key for key in kept):
             return json.dumps(kept, default=str)
         return {key: storable(item) for key, item in kept.items()}
+    if isinstance(value, int) and value.bit_length() > 63:
+        return str(value)
     if isinstance(value, bool | int | float | str | np.bool_ | np.number):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
@@ -104,7 +121,8 @@ def storable(value: Any) -> Any:
     return str(value)
 
 
-def _key(place: str, name: str) -> str:
+def check_key(place: str, name: str) -> str:
+    """Return ``name``, or raise ``ValueError`` when it cannot name an element of ``obsm``, ``obs`` or ``uns``."""
     if not name or "/" in name:
         raise ValueError(f"{place} key {name!r}: a key must not be empty or contain '/'")
     return name
@@ -127,7 +145,7 @@ def _elements(opened: Opened, given: Mapping[str, Mapping[str, Any] | None]) -> 
             wanted = (n, len(opened.var)) if place == "layers" else (n,)
             if shape[: len(wanted)] != wanted or (place == "obs" and len(shape) > 1):
                 raise ValueError(f"{place}[{name!r}] has shape {shape}, {opened.name} needs {wanted}")
-            out[place][_key(place, str(name))] = _column(value) if place == "obs" else value
+            out[place][check_key(place, str(name))] = _column(value) if place == "obs" else value
     return out
 
 

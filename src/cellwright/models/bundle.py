@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cellwright.config import Config, versions
+from cellwright.config import Config, did_you_mean, versions
 from cellwright.files import atomic_path, sha256_file, write_json
 from cellwright.models.families import FAMILIES
 from cellwright.models.inputs import InputConfig
@@ -157,6 +157,8 @@ def new_model(
     family: str, vocab: GeneVocab, config: Config, *, seed: int = 0, inputs: InputConfig | None = None
 ) -> Model:
     """Build an untrained model of a family for a vocabulary."""
+    if family not in FAMILIES:
+        raise ValueError(f"no model family {family!r}{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}")
     chosen = FAMILIES[family]
     report = LoadReport(source=f"new {family}", kind="new", layout="cellwright")
     network = _build(chosen, config, vocab, seed)

@@ -5,6 +5,7 @@ Pickled files are opened with ``weights_only=True`` by the family adapters, so t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from cellwright.nn.heads import ClassHead
 from cellwright.protocols import Family
 from cellwright.vocab import GeneVocab
 
+_UNFIT = (RuntimeError, TypeError, KeyError, IndexError, AttributeError)
+"""What building a network from records of the wrong kind raises."""
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -72,11 +75,21 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Model:
 
 
 def _load_released(family: Family, place: Path, overrides: Sequence[str]) -> Model:
-    found = family.from_released(place)
-    config = found.config.override(overrides) if overrides else found.config
-    with torch.device("meta"):
-        network = family.build(config, found.vocab)
-    network.load_state_dict({k: _as_float32(v) for k, v in found.network.items()}, assign=True)
+    try:
+        with warnings.catch_warnings():
+            # of a foreign pickle, which is refused with its own words
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            found = family.from_released(place)
+        config = found.config.override(overrides) if overrides else found.config
+        with torch.device("meta"):
+            network = family.build(config, found.vocab)
+        network.load_state_dict({k: _as_float32(v) for k, v in found.network.items()}, assign=True)
+    except _UNFIT as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise ValueError(
+            f"{place} cannot be read as a published {family.title} checkpoint ({reason}); is one of its files damaged "
+            "or of another model?"
+        ) from None
     heads = {}
     for name, head in found.heads.items():
         heads[name] = ClassHead(config.width, **head["options"])
@@ -119,7 +132,7 @@ def _load_own(place: Path, overrides: Sequence[str]) -> Model:
     _load_strictly(network, _under("network.", tensors), place)
     heads: dict[str, nn.Module] = {}
     for name, head in record["heads"].items():
-        heads[name] = ClassHead(config.width, **head["options"]).eval()
+        heads[name] = _head(config.width, name, head, place)
         _load_strictly(heads[name], _under(f"heads.{name}.", tensors), place)
     extras = _under("extras.", tensors)
     report = LoadReport(
@@ -152,18 +165,37 @@ def _read_record(place: Path) -> dict[str, Any]:
     lacking = {"family", "config", "inputs", "heads", "origin", "sha256"} - set(record)
     if lacking:
         raise ValueError(f"{place}/config.json lacks {sorted(lacking)}; was it edited?")
-    if record.get("format_version", 0) > FORMAT_VERSION:
+    wrong = [name for name in ("config", "inputs", "heads", "origin", "sha256") if not isinstance(record[name], dict)]
+    version, family = record.get("format_version"), str(record["family"])
+    if wrong or not isinstance(version, int):
         raise ValueError(
-            f"{place} was written by a newer cellwright (format {record['format_version']}); please upgrade"
+            f"{place}/config.json: {(wrong or ['format_version'])[0]!r} is of another kind; was it edited?"
         )
-    if record["family"] not in FAMILIES:
-        raise ValueError(f"{place}: unknown model family {record['family']!r}; known: {', '.join(FAMILIES)}")
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{place} was written by a newer cellwright (format {version}); please upgrade")
+    if family not in FAMILIES:
+        near = did_you_mean(family, FAMILIES)
+        raise ValueError(f"{place}: unknown model family {family!r}{near}; known: {', '.join(FAMILIES)}")
     for name in ("vocab.json", "model.safetensors"):
         if not (place / name).is_file():
             raise FileNotFoundError(f"{place} is incomplete: {name} is missing")
         if sha256_file(place / name) != record["sha256"].get(name):
             raise ValueError(f"{place}/{name} is damaged or was exchanged: its hash is not the one in config.json")
     return record
+
+
+def _head(width: int, name: str, head: Any, place: Path) -> ClassHead:
+    try:
+        built, classes = ClassHead(width, **head["options"]).eval(), [str(label) for label in head["classes"]]
+    except (*_UNFIT, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise ValueError(f"{place}/config.json: head {name!r} cannot be built ({reason}); was it edited?") from None
+    if len(classes) not in (0, built.options["num_classes"]):
+        raise ValueError(
+            f"{place}/config.json: head {name!r} has {built.options['num_classes']} classes and {len(classes)} names "
+            "for them; was it edited?"
+        )
+    return built
 
 
 def _read_tensors(place: Path) -> dict[str, Tensor]:
@@ -178,8 +210,17 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_strictly(module: nn.Module, state: dict[str, Tensor], place: Path) -> None:
-    try:
-        module.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise ValueError(f"{place}: the tensors do not fit the architecture in config.json: {reason}") from None
+    needed = module.state_dict()
+    parts = {
+        "missing": [name for name in needed if name not in state],
+        "unknown": [name for name in state if name not in needed],
+        "of another shape or kind": [
+            f"{name} is {tuple(state[name].shape)} {state[name].dtype}, needed {tuple(value.shape)} {value.dtype}"
+            for name, value in needed.items()
+            if name in state and (state[name].shape, state[name].dtype) != (value.shape, value.dtype)
+        ],
+    }
+    found = [f"{len(n)} {what} ({', '.join(n[:3])}{', ...' if len(n) > 3 else ''})" for what, n in parts.items() if n]
+    if found:
+        raise ValueError(f"{place}: the tensors do not fit the architecture in config.json: {'; '.join(found)}")
+    module.load_state_dict(state, assign=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellwright.models import Model
+from cellwright.config import did_you_mean
+from cellwright.models import FAMILIES, Model
 from cellwright.recipes import Recipe, pretrain_model
 from cellwright.recipes import recipe as find_recipe
 from cellwright.tasks.inference import InferenceOptions
@@ -73,9 +76,13 @@ def pretrain(
         When an option, the data or the folder cannot be used.
     """
     chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).override(changes)
+    if chosen.family not in FAMILIES:
+        near = did_you_mean(chosen.family, FAMILIES)
+        raise ValueError(f"no model family {chosen.family!r}{near}; known: {', '.join(FAMILIES)}")
     sources = list(data) if isinstance(data, list | tuple) else [data]
     folder = Path(out)
-    model, fit = pretrain_model(chosen, sources, folder, resume=resume, is_progress_shown=is_progress_shown)
+    with removed_if_futile(folder):
+        model, fit = pretrain_model(chosen, sources, folder, resume=resume, is_progress_shown=is_progress_shown)
     return PretrainResult(model=model, fit=fit, folder=folder)
 
 
@@ -143,43 +150,90 @@ def _finetune_annotate(
     adata: Any, model: Model, plan: AnnotationPlan, read: ReadOptions, run: InferenceOptions
 ) -> FinetuneResult:
     from cellwright.data.splits import label_codes, split_cells
+    from cellwright.data.write import check_place
     from cellwright.tasks.annotate import AnnotateConfig, train_annotator
     from cellwright.train.run import open_run
 
     config = AnnotateConfig().override(plan.changes)
     source = open_data(adata, model, read)
     code_n, names = label_codes(source.obs, plan.label)
-    if len(names) < 2:
-        raise ValueError(f"column {plan.label!r} holds a single class ({names[0]!r}); annotation needs at least two")
+    check_labels(code_n, names, plan.label)
+    if plan.split_by not in (None, "cells"):
+        check_groups(label_codes(source.obs, plan.split_by)[1], plan.split_by)
     seed = config.train.seed
     split = split_cells(source.obs, by=plan.split_by, valid=0.1, test=0.2, seed=seed, label=plan.label)
     code_n, classes = known_classes(code_n, names, split.train)
+    rows = without_unknown(split, code_n)
+    if len(classes) < 2 or not len(rows.valid):
+        what = "validation cells have none of the training cells' classes"
+        what = f"all training cells are {classes[0]!r}" if len(classes) < 2 else what
+        raise ValueError(f"split by {split.by!r}, {what}; choose another column to split by, or cells (--split-by)")
     source = source.with_obs({"label": code_n})
-    open_run(
-        plan.folder,
-        config.record()
-        | {
-            "task": "annotate",
-            "model": {"source": model.report.source, "sha256": model.sha256()},
-            "contract": source.contract.record(),
-            "label": plan.label,
-            "split": split.record(),
-        },
-    )
+    record = config.record() | {
+        "task": "annotate",
+        "model": {"source": model.report.source, "sha256": model.sha256()},
+        "contract": source.contract.record(),
+        "label": plan.label,
+        "split": split.record(),
+    }
+    check_place(plan.folder)
     start = time.perf_counter()
-    tuned, fit = train_annotator(
-        model,
-        source,
-        without_unknown(split, code_n),
-        classes,
-        config=config,
-        folder=plan.folder,
-        is_progress_shown=run.progress,
-    )
+    with removed_if_futile(plan.folder):
+        open_run(plan.folder, record)
+        shown = run.progress
+        tuned, fit = train_annotator(
+            model, source, rows, classes, config=config, folder=plan.folder, is_progress_shown=shown
+        )
     seconds = {"fine-tuning": time.perf_counter() - start}
     evaluation = _evaluate(tuned, fit, source, split, plan, run, seconds)
     report = publish(evaluation, plan.folder)
     return FinetuneResult(model=tuned, fit=fit, evaluation=evaluation, folder=plan.folder, report=report)
+
+
+@contextmanager
+def removed_if_futile(folder: Path) -> Iterator[None]:
+    """Take away a run folder that was new when the block began and failed before its first checkpoint.
+
+    A run with a checkpoint stays, since it can be looked into and resumed; so does one that the user interrupts.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    is_new = bool(made) or (folder.is_dir() and not any(folder.iterdir()))
+    try:
+        yield
+    except Exception:
+        if is_new and folder.is_dir() and not (folder / "checkpoints").exists():
+            for item in folder.iterdir():
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+            for place in made:
+                if not any(place.iterdir()):
+                    place.rmdir()
+        raise
+
+
+def check_labels(code_n: np.ndarray, names: Sequence[str], column: str) -> None:
+    """Refuse a column that is no labelling of these cells: one class, blank names, or nearly one label a cell."""
+    if len(names) < 2:
+        raise ValueError(f"column {column!r} holds a single class ({names[0]!r}); annotation needs at least two")
+    is_blank_k = np.array([not name.strip() for name in names])
+    if is_blank_k.any():
+        raise ValueError(
+            f"column {column!r} is blank for {int(is_blank_k[code_n].sum())} of {len(code_n)} cells; drop these cells, "
+            "or give them a label such as 'unknown'"
+        )
+    if 2 * len(names) > len(code_n):
+        raise ValueError(
+            f"column {column!r} holds {len(names)} labels for {len(code_n)} cells, too few cells a label to train, "
+            "validate and test on; is it the column of cell types?"
+        )
+
+
+def check_groups(names: Sequence[str], column: str) -> None:
+    """Refuse a column with too few groups to hold some of them out."""
+    if len(names) < 3:
+        raise ValueError(
+            f"column {column!r} has {len(names)} of the 3 groups that training, validation and test need "
+            f"({', '.join(map(repr, names))}); choose another column, or --split-by cells"
+        )
 
 
 def known_classes(code_n: np.ndarray, names: Sequence[str], train: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -171,7 +171,9 @@ def annotation_columns(found: Annotation, key: str) -> dict[str, Any]:
 
     from cellwright.tasks.annotate import UNASSIGNED
 
-    categories = [*found.classes, UNASSIGNED] if (found.code_n < 0).any() else list(found.classes)
+    # a class may be called "unassigned" itself
+    is_needed = (found.code_n < 0).any() and UNASSIGNED not in found.classes
+    categories = [*found.classes, UNASSIGNED] if is_needed else list(found.classes)
     return {f"{key}_pred": pd.Categorical(found.label_n, categories=categories), f"{key}_prob": found.prob_n}
 
 
@@ -278,11 +280,14 @@ def convert(model: Model | str | Path, out: str | Path, *, to: str = "cellwright
     to
         ``cellwright`` (safetensors and JSON) or ``released`` (the family's published format).
     """
+    from cellwright.data.write import check_place
+
     out = Path(out)
     if to not in ("cellwright", "released"):
         raise ValueError(f"to = {to!r}; choose cellwright or released")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder; choose another")
+    check_place(out)
     opened = open_model(model)
     if to == "released":
         opened.release(out)
