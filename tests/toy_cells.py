@@ -6,9 +6,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from cellwright.types import CellBatch, Layout, ModelOutput, TokenBatch
+from cellwright.tokens.sentence import SentenceSpec, encode_sentences
+from cellwright.types import CellBatch, Layout, ModelOutput, TokenBatch, WordScores
+from cellwright.vocab import GeneVocab
 
 NUM_GENES, CLS, PAD = 20, 20, 21
+SPECIALS = {"cls": "<cls>", "pad": "<pad>", "end": "<end>", "annotate": "<a>", "place": "<p>", "generate": "<g>"}
+WORDS = {"organ": ["o0", "o1"], "region": ["o0", "r1"], "coarse_type": ["t0", "t1"], "cell_type": ["t0", "c1", "c2"]}
+TOY_VOCAB = GeneVocab(
+    [*(f"G{i}" for i in range(NUM_GENES)), *SPECIALS.values(), "o0", "o1", "r1", "t0", "t1", "c1", "c2"],
+    SPECIALS,
+    WORDS,
+)
 
 
 def toy_cells(num=6, *, seed=0, lengths=None, obs=True):
@@ -23,12 +32,23 @@ def toy_cells(num=6, *, seed=0, lengths=None, obs=True):
         value_z=value_z,
         row_n=np.arange(len(lengths)),
         total_n=np.ones(len(lengths)),
-        obs={"label": np.arange(len(lengths)) % 3, "tech_batch": np.arange(len(lengths)) % 2} if obs else {},
+        obs=_toy_obs(len(lengths)) if obs else {},
     )
 
 
+def _toy_obs(num):
+    """Codes of label, sequencing batch, and of the categories of the toy vocabulary."""
+    return {
+        "label": np.arange(num) % 3,
+        "tech_batch": np.arange(num) % 2,
+        **{name: np.arange(num) % len(words) for name, words in WORDS.items()},
+    }
+
+
 class ToyTokenizer:
-    """``<cls>`` and then each stored gene with its value; packed or padded."""
+    """``<cls>`` and then each stored gene with its value; packed or padded. Sentences are coded like any family's."""
+
+    vocab = TOY_VOCAB
 
     def __init__(self, *, is_packed=True):
         self.is_packed = is_packed
@@ -49,11 +69,15 @@ class ToyTokenizer:
         )
         return tokens if self.is_packed else tokens.padded(PAD)
 
+    def sentences(self, cells, draw, *, before_nw=None, after_nw=None, order=None):
+        spec = SentenceSpec(max_length=64, order=order or "reverse", pad_entity=PAD, is_packed=self.is_packed)
+        return encode_sentences(cells, spec, draw, before_nw=before_nw, after_nw=after_nw)
+
 
 class ToyModel(nn.Module):
     """Gene and value, mixed with the mean over the cell's visible tokens."""
 
-    produces = frozenset({"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt"})
+    produces = frozenset({"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level"})
     needs_padding = False
 
     def __init__(self, width=8, *, dropout=0.0, seed=0):
@@ -61,12 +85,13 @@ class ToyModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.width = width
-            self.gene = nn.Embedding(PAD + 1, width)
+            self.gene = nn.Embedding(len(TOY_VOCAB), width)
             self.value = nn.Linear(1, width)
             self.mix = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), nn.Dropout(dropout))
             self.norm = nn.LayerNorm(width)
             self.head = nn.Linear(width, 2)
             self.cell_head = nn.Linear(width, 2 * width)
+            self.word_heads = nn.Parameter(torch.randn(2, len(TOY_VOCAB), width) / width)
 
     def forward(self, tokens, outputs=None):
         layout, wanted = tokens.layout, self.produces if outputs is None else set(outputs)
@@ -88,6 +113,8 @@ class ToyModel(nn.Module):
             "expressed_nt": torch.sigmoid(value_ntd[..., 1]),
             "cell_value_nt": (cell_ntd[0] * gene_ntd).sum(-1),
             "cell_expressed_nt": torch.sigmoid((cell_ntd[1] * gene_ntd).sum(-1)),
+            "entity": WordScores(hidden_ntd, self.word_heads[0]),
+            "level": WordScores(hidden_ntd, self.word_heads[1]),
         }
         answers = {name: answer for name, answer in answers.items() if name in wanted}
         return ModelOutput(hidden_ntd=hidden_ntd, cell_nd=cell_nd, layout=layout, **answers)
