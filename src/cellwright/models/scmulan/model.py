@@ -29,6 +29,7 @@ class ScMulan(nn.Module):
         super().__init__()
         self.config = config
         self.width = config.width
+        self.num_levels = config.num_levels
         shape = BlockShape(
             width=config.width,
             num_heads=config.num_heads,
