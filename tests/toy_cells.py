@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -77,7 +79,7 @@ class ToyTokenizer:
 class ToyModel(nn.Module):
     """Gene and value, mixed with the mean over the cell's visible tokens."""
 
-    produces = frozenset({"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level"})
+    produces = frozenset({"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt"})
     needs_padding = False
 
     def __init__(self, width=8, *, dropout=0.0, seed=0):
@@ -85,13 +87,12 @@ class ToyModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.width = width
-            self.gene = nn.Embedding(len(TOY_VOCAB), width)
+            self.gene = nn.Embedding(PAD + 1, width)
             self.value = nn.Linear(1, width)
             self.mix = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), nn.Dropout(dropout))
             self.norm = nn.LayerNorm(width)
             self.head = nn.Linear(width, 2)
             self.cell_head = nn.Linear(width, 2 * width)
-            self.word_heads = nn.Parameter(torch.randn(2, len(TOY_VOCAB), width) / width)
 
     def forward(self, tokens, outputs=None):
         layout, wanted = tokens.layout, self.produces if outputs is None else set(outputs)
@@ -113,8 +114,6 @@ class ToyModel(nn.Module):
             "expressed_nt": torch.sigmoid(value_ntd[..., 1]),
             "cell_value_nt": (cell_ntd[0] * gene_ntd).sum(-1),
             "cell_expressed_nt": torch.sigmoid((cell_ntd[1] * gene_ntd).sum(-1)),
-            "entity": WordScores(hidden_ntd, self.word_heads[0]),
-            "level": WordScores(hidden_ntd, self.word_heads[1]),
         }
         answers = {name: answer for name, answer in answers.items() if name in wanted}
         return ModelOutput(hidden_ntd=hidden_ntd, cell_nd=cell_nd, layout=layout, **answers)
@@ -124,6 +123,24 @@ class ToyModel(nn.Module):
         if layout.is_packed:
             return x_ntd.new_zeros(layout.num_cells, x_ntd.shape[-1]).index_add(0, layout.cell_of_token(), x_ntd[0])
         return x_ntd.sum(1)
+
+
+class ToySentenceModel(ToyModel):
+    """The same, which knows words and answers what follows them. (It is not causal; no test here asks for that.)"""
+
+    produces = ToyModel.produces | {"entity", "level"}
+
+    def __init__(self, width=8, *, seed=0):
+        super().__init__(width, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.gene = nn.Embedding.from_pretrained(torch.randn(len(TOY_VOCAB), width, generator=generator), freeze=False)
+        self.word_heads = nn.Parameter(torch.randn(2, len(TOY_VOCAB), width, generator=generator) / width)
+
+    def forward(self, tokens, outputs=None):
+        out = super().forward(tokens, outputs)
+        wanted = self.produces if outputs is None else set(outputs)
+        scores = {name: WordScores(out.hidden_ntd, self.word_heads[i]) for i, name in enumerate(("entity", "level"))}
+        return replace(out, **{name: answer for name, answer in scores.items() if name in wanted})
 
 
 class ToyLoader:

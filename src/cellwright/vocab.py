@@ -111,9 +111,10 @@ class GeneVocab:
 
     def extended(self, genes: Iterable[str] = (), categories: Mapping[str, Iterable[str]] | None = None) -> GeneVocab:
         """Return a vocabulary that knows further genes and words; all tokens of this one keep their ids."""
-        more = {name: tuple(words) for name, words in (categories or {}).items()}
-        new = dict.fromkeys([*genes, *(word for words in more.values() for word in words)])
-        if clash := {word for words in more.values() for word in words} & set(self.genes):
+        genes, more = list(genes), {name: tuple(words) for name, words in (categories or {}).items()}
+        words = [word for members in more.values() for word in members]
+        new = dict.fromkeys([*genes, *words])
+        if clash := {*self.words, *words} & {*self.genes, *genes}:
             raise ValueError(f"{min(clash)!r} is a gene and a word of a category; rename the word in the metadata")
         joined = {name: (*self.categories.get(name, ()), *more.get(name, ())) for name in (*self.categories, *more)}
         tokens = [*self.tokens, *(token for token in new if token not in self._id)]

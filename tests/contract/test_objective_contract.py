@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_cells import ToyModel, ToyTokenizer, toy_cells
+from toy_cells import ToySentenceModel, ToyTokenizer, toy_cells
 
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.types import Draw, Layout, Targets
@@ -40,7 +40,7 @@ class Given:
 
 def loss_of(term, tokens, targets, model=None):
     objective = Objective(Given(tokens, targets), {"term": (1.0, term)})
-    return objective.step(model or ToyModel(), None, tokenize=None, draw=DRAW).loss
+    return objective.step(model or ToySentenceModel(), None, tokenize=None, draw=DRAW).loss
 
 
 def token_fields(tokens):
@@ -59,7 +59,7 @@ def assert_same_tokens(left, right):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_gradients_are_finite_and_reach_network_and_head(name):
-    term, model = build_term(name), ToyModel()
+    term, model = build_term(name), ToySentenceModel()
     objective = Objective(view_for(term), {name: (0.5, term)})
     objective.check(model)
     report = objective.step(model, toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
@@ -125,7 +125,7 @@ def test_weight_zero_means_absent(name):
     head = {"head": nn.Linear(8, 3)} if "head" in inspect.signature(TERMS[name]).parameters else {}
     kept = TERMS["masked_value"]()
     objective = Objective(VIEWS["random_mask"](), {"off": (0, Forbidden(**head)), "on": (1, kept)})
-    report = objective.step(ToyModel(), toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
+    report = objective.step(ToySentenceModel(), toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
     assert set(report.parts) == {"on"}
     assert not objective.state_dict()
     assert objective.needs == kept.needs
@@ -222,7 +222,7 @@ def test_packed_and_padded_tokens_cost_the_same(name):
     term = build_term(name)
     objective = Objective(view_for(term), {name: (1.0, term)})
     packed, padded = (
-        objective.step(ToyModel(), toy_cells(), tokenize=ToyTokenizer(is_packed=is_packed), draw=DRAW).loss
+        objective.step(ToySentenceModel(), toy_cells(), tokenize=ToyTokenizer(is_packed=is_packed), draw=DRAW).loss
         for is_packed in (True, False)
     )
     torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-7)

@@ -77,10 +77,10 @@ def trained():
         made, batch = model(), cells()
         terms = {"next_entity": (1.0, TERMS["next_entity"]()), "next_level": (0.05, TERMS["next_level"]())}
         objective = Objective(tasks("annotate", "generate"), terms)
-        optimiser = torch.optim.Adam(made.network.parameters(), lr=3e-3)
+        optimiser = torch.optim.Adam(made.network.parameters(), lr=1e-2)
         losses = []
         order = np.random.default_rng(0)
-        for step in range(200):
+        for step in range(300):
             some = batch.take(order.choice(len(batch), 20, replace=False))
             report = objective.step(made.network.train(), some, tokenize=made.tokenizer(), draw=Draw(0, step, step))
             optimiser.zero_grad()

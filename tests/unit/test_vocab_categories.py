@@ -84,6 +84,8 @@ def test_growing_keeps_ids():
     assert more.specials == made.specials
     with pytest.raises(ValueError, match="'A' is a gene and a word"):
         made.extended(categories={"organ": ["A"]})
+    with pytest.raises(ValueError, match="'Lung' is a gene and a word"):
+        made.extended(["Lung"])
 
 
 def test_words_that_cannot_be():

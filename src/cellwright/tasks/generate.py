@@ -215,7 +215,7 @@ def generate_cells(
     config
         How words are drawn.
     max_genes
-        Most genes a cell, those of the prompt counted; ``None`` = what the architecture was built for.
+        Most words written a cell, beside the genes it was given; ``None`` = what the architecture was built for.
     options
         Device and minibatch size.
 
@@ -228,28 +228,28 @@ def generate_cells(
     config, options = config or GenerateConfig(), options or InferenceOptions()
     _check_family(model)
     vocab, end = model.vocab, model.vocab.special_id("end")
+    if not prompts:
+        raise ValueError("no cells were asked for; give at least one prompt")
     starts = [_start(prompt, config, model) for prompt in prompts]
     prompt_n = np.repeat(np.arange(len(prompts)), [prompt.num_cells for prompt in prompts])
-    if not len(prompt_n):
-        raise ValueError("no cells were asked for; give at least one prompt")
     generators = cell_generators(config.seed, len(prompt_n))
     gene_ids = vocab.ids(vocab.genes)
     allowed_v = allowed_words(len(vocab), gene_ids, [end]) if config.is_restricted else None
+    how = DecodeConfig(
+        max_new=max_genes or model.config.max_length,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        temperature=config.temperature,
+        gamma=config.gamma,
+    )
+    # memory is kept for the longest cell there could be
+    size = max(1, min(options.batch_size, options.max_tokens // how.longest(max(len(e) for e, _ in starts))))
     written: list[Written] = []
     with in_use([model.network], choose_device(options.device)):
         device = next(model.network.parameters()).device
-        for first in range(0, len(prompt_n), options.batch_size):
-            some = range(first, min(first + options.batch_size, len(prompt_n)))
+        for first in range(0, len(prompt_n), size):
+            some = range(first, min(first + size, len(prompt_n)))
             tokens = _lay_out([starts[prompt_n[i]] for i in some], end).to(device)
-            # what stands before the genes takes no room from them
-            num_before = max(len(prompts[prompt_n[i]].words) for i in some) + 1
-            how = DecodeConfig(
-                max_total=num_before + (max_genes or model.config.max_length),
-                top_k=config.top_k,
-                top_p=config.top_p,
-                temperature=config.temperature,
-                gamma=config.gamma,
-            )
             own = [generators[i] for i in some]
             with _precision(tokens, options):
                 written += decode(model.network, tokens, how, end=end, allowed_sv=allowed_v, generators=own)

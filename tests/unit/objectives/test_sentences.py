@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy_cells import TOY_VOCAB, WORDS, ToyModel, ToyTokenizer, toy_cells
+from toy_cells import TOY_VOCAB, WORDS, ToySentenceModel, ToyTokenizer, toy_cells
 
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.objectives.sentences import CSentence, SentenceTask
@@ -75,13 +75,13 @@ def test_mistakes():
 def test_terms_that_score_hidden_values_cannot_be_used_with_sentences():
     objective = Objective(VIEWS["c_sentence"](), {"gep": (1.0, TERMS["masked_value"]())})
     with pytest.raises(ValueError, match="the view CSentence does not give"):
-        objective.check(ToyModel())
+        objective.check(ToySentenceModel())
 
 
 def test_the_published_weights_of_both_terms():
     terms = {"next_entity": (1.0, TERMS["next_entity"]()), "next_level": (200.0, TERMS["next_level"]())}
     objective = Objective(VIEWS["c_sentence"](), terms)
-    model = ToyModel()
+    model = ToySentenceModel()
     objective.check(model)
     report = objective.step(model, toy_cells(8), tokenize=ToyTokenizer(), draw=Draw(1))
     assert report.loss.item() == pytest.approx(report.parts["next_entity"] + 200 * report.parts["next_level"])
