@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
 
-from cellwright.types import CellBatch, Layout, ModelOutput, TokenBatch
+from cellwright.tokens.sentence import SentenceSpec, encode_sentences
+from cellwright.types import CellBatch, Layout, ModelOutput, TokenBatch, WordScores
+from cellwright.vocab import GeneVocab
 
 NUM_GENES, CLS, PAD = 20, 20, 21
+SPECIALS = {"cls": "<cls>", "pad": "<pad>", "end": "<end>", "annotate": "<a>", "place": "<p>", "generate": "<g>"}
+WORDS = {"organ": ["o0", "o1"], "region": ["o0", "r1"], "coarse_type": ["t0", "t1"], "cell_type": ["t0", "c1", "c2"]}
+TOY_VOCAB = GeneVocab(
+    [*(f"G{i}" for i in range(NUM_GENES)), *SPECIALS.values(), "o0", "o1", "r1", "t0", "t1", "c1", "c2"],
+    SPECIALS,
+    WORDS,
+)
 
 
 def toy_cells(num=6, *, seed=0, lengths=None, obs=True):
@@ -23,12 +34,23 @@ def toy_cells(num=6, *, seed=0, lengths=None, obs=True):
         value_z=value_z,
         row_n=np.arange(len(lengths)),
         total_n=np.ones(len(lengths)),
-        obs={"label": np.arange(len(lengths)) % 3, "tech_batch": np.arange(len(lengths)) % 2} if obs else {},
+        obs=_toy_obs(len(lengths)) if obs else {},
     )
 
 
+def _toy_obs(num):
+    """Codes of label, sequencing batch, and of the categories of the toy vocabulary."""
+    return {
+        "label": np.arange(num) % 3,
+        "tech_batch": np.arange(num) % 2,
+        **{name: np.arange(num) % len(words) for name, words in WORDS.items()},
+    }
+
+
 class ToyTokenizer:
-    """``<cls>`` and then each stored gene with its value; packed or padded."""
+    """``<cls>`` and then each stored gene with its value; packed or padded. Sentences are coded like any family's."""
+
+    vocab = TOY_VOCAB
 
     def __init__(self, *, is_packed=True):
         self.is_packed = is_packed
@@ -48,6 +70,10 @@ class ToyTokenizer:
             layout=Layout(tuple(lengths)),
         )
         return tokens if self.is_packed else tokens.padded(PAD)
+
+    def sentences(self, cells, draw, *, before_nw=None, after_nw=None, order=None):
+        spec = SentenceSpec(max_length=64, order=order or "reverse", pad_entity=PAD, is_packed=self.is_packed)
+        return encode_sentences(cells, spec, draw, before_nw=before_nw, after_nw=after_nw)
 
 
 class ToyModel(nn.Module):
@@ -97,6 +123,24 @@ class ToyModel(nn.Module):
         if layout.is_packed:
             return x_ntd.new_zeros(layout.num_cells, x_ntd.shape[-1]).index_add(0, layout.cell_of_token(), x_ntd[0])
         return x_ntd.sum(1)
+
+
+class ToySentenceModel(ToyModel):
+    """The same, which knows words and answers what follows them. (It is not causal; no test here asks for that.)"""
+
+    produces = ToyModel.produces | {"entity", "level"}
+
+    def __init__(self, width=8, *, seed=0):
+        super().__init__(width, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.gene = nn.Embedding.from_pretrained(torch.randn(len(TOY_VOCAB), width, generator=generator), freeze=False)
+        self.word_heads = nn.Parameter(torch.randn(2, len(TOY_VOCAB), width, generator=generator) / width)
+
+    def forward(self, tokens, outputs=None):
+        out = super().forward(tokens, outputs)
+        wanted = self.produces if outputs is None else set(outputs)
+        scores = {name: WordScores(out.hidden_ntd, self.word_heads[i]) for i, name in enumerate(("entity", "level"))}
+        return replace(out, **{name: answer for name, answer in scores.items() if name in wanted})
 
 
 class ToyLoader:

@@ -41,6 +41,24 @@ class Tokenizer(Protocol):
         ...
 
 
+class SentenceTokenizer(Tokenizer, Protocol):
+    """A tokeniser of a family that reads and writes sentences: genes and words of metadata, in an order that counts."""
+
+    vocab: GeneVocab
+
+    def sentences(
+        self,
+        cells: CellBatch,
+        draw: Draw,
+        *,
+        before_nw: np.ndarray | None = None,
+        after_nw: np.ndarray | None = None,
+        order: str | None = None,
+    ) -> TokenBatch:
+        """Encode cells with words before and after their genes: vocabulary ids, -1 = no word."""
+        ...
+
+
 class View(Protocol):
     """Decides what the model may see and what it must answer."""
 
@@ -137,6 +155,8 @@ class Released:
     files: dict[str, Any]
     """Records to write back unchanged (for instance the published ``args.json``)."""
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was found and left out, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What flows between rooms.
 
 Axes, written as lower-case suffixes of tensor names: ``n`` cell, ``g`` gene of a panel, ``t`` token, ``d`` model
-width, ``h`` head, ``k`` class or bin, ``v`` vocabulary entry, ``z`` stored entry of a ragged (CSR) matrix.
+width, ``h`` head, ``k`` class or bin, ``v`` vocabulary entry, ``w`` word written into a sentence, ``z`` stored entry of
+a ragged (CSR) matrix.
 A trailing digit is a literal size (``depth_n2``); ``indptr_n1`` has one entry more than there are cells.
 Booleans begin with ``is_``.
 
@@ -13,7 +14,7 @@ attention needs to know where a cell ends. `Layout` says which, and moves values
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 
 import numpy as np
@@ -161,9 +162,7 @@ class Layout:
         def make() -> Tensor:
             if self.width is not None:
                 return torch.arange(self.width)[None] < torch.tensor(prompts)[:, None]
-            starts = torch.tensor(self.offsets()[:-1])
-            within_t = torch.arange(self.shape[1]) - starts[self.cell_of_token()]
-            return (within_t < torch.tensor(prompts)[self.cell_of_token()])[None]
+            return self.within_cell() < torch.tensor(prompts)[self.cell_of_token()]
 
         return self._on("prompt", device, make)
 
@@ -172,6 +171,16 @@ class Layout:
         return self._on(
             "cell", device, lambda: torch.repeat_interleave(torch.arange(self.num_cells), torch.tensor(self.lengths))
         )
+
+    def within_cell(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return int64 ``[n, t]``: the place of each token in its cell, from 0; pads go on counting."""
+
+        def make() -> Tensor:
+            if self.width is not None:
+                return torch.arange(self.width).expand(self.shape)
+            return (torch.arange(self.shape[1]) - torch.tensor(self.offsets()[:-1])[self.cell_of_token()])[None]
+
+        return self._on("within", device, make)
 
     def cu_seqlens(self, device: torch.device | str = "cpu") -> Tensor:
         """Return int32 ``[n + 1]`` cumulative lengths, as variable-length attention kernels take them."""
@@ -182,6 +191,18 @@ class Layout:
         if self.width is not None:
             return x_nt[:, 0]
         return x_nt[0, self._on("first", x_nt.device, lambda: torch.tensor(self.offsets()[:-1]))]
+
+    def last(self, x_nt: Tensor) -> Tensor:
+        """Take each cell's last token, pads not counted: ``[n, t, ...] -> [n, ...]``."""
+
+        def make() -> Tensor:
+            return torch.tensor(self.offsets()[1:]) - 1 if self.width is None else torch.tensor(self.lengths) - 1
+
+        at_n = self._on("last", x_nt.device, make)
+        return x_nt[0, at_n] if self.width is None else x_nt[self._on("row", x_nt.device, self._rows), at_n]
+
+    def _rows(self) -> Tensor:
+        return torch.arange(self.num_cells)
 
     def spread(self, x_n: Tensor) -> Tensor:
         """Give every token its cell's value: ``[n, ...] -> [n, t, ...]`` (padded) or ``[1, t, ...]`` (packed)."""
@@ -288,13 +309,39 @@ class Targets:
     """int64 class of each cell."""
     domain_n: Tensor | None = None
     """int64 domain (sequencing batch) of each cell."""
+    entity_nt: Tensor | None = None
+    """int64 entity of each word of a sentence: what is asked at a token are the entities of all words behind it."""
+    level_nt: Tensor | None = None
+    """float32 level of each word of a sentence."""
+    is_asked_nt: Tensor | None = None
+    """bool: at this token of a sentence it is asked what follows."""
+    end_n: Tensor | None = None
+    """int64 entity that follows the last word of each cell's sentence."""
 
     def to(self, device: torch.device | str) -> Targets:
         """Return a copy on ``device``."""
-        names = ("value_nt", "is_scored_nt", "label_n", "domain_n")
+        names = [item.name for item in fields(self)]
         return replace(
             self, **{n: v.to(device, non_blocking=True) for n in names if (v := getattr(self, n)) is not None}
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WordScores:
+    """One number for every token and every vocabulary entry, ``hidden . weight``, formed only where it is asked for.
+
+    The whole table of a minibatch, ``[n, t, v]``, is too large to be made in training (a quarter of a gigabyte for 16
+    cells of 2,000 tokens and 2,000 entries).
+    """
+
+    hidden_ntd: Tensor
+    """Hidden states, laid out like the tokens."""
+    weight_vd: Tensor
+    """One row a vocabulary entry."""
+
+    def dense(self) -> Tensor:
+        """Return the whole table ``[n, t, v]``."""
+        return torch.nn.functional.linear(self.hidden_ntd, self.weight_vd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -314,6 +361,10 @@ class ModelOutput:
     """Value predicted from the cell embedding and the gene alone (scGPT GEPC / MVC)."""
     cell_expressed_nt: Tensor | None = None
     """Probability of being expressed, from the cell embedding and the gene alone."""
+    entity: WordScores | None = None
+    """Logit of every vocabulary entry being among the words that follow each token of a sentence."""
+    level: WordScores | None = None
+    """Level that every vocabulary entry would have if it followed."""
     prompted: ModelOutput | None = None
     """A second pass in which the cell embedding of this one was given as the cell prompt."""
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cellwright.models import FAMILIES, load, new_model
-from cellwright.types import CellBatch, Draw
+from cellwright.objectives import TERMS
+from cellwright.types import CellBatch, Draw, Layout, Targets, WordScores
 from cellwright.vocab import GeneVocab
 
 NUM_GENES = 60
@@ -40,6 +41,19 @@ def run(model, tokens, outputs=None):
         return model.network.eval()(tokens, outputs)
 
 
+def answer(out, field):
+    """Return a predicted field as one tensor laid out like the tokens."""
+    found = getattr(out, field)
+    if not isinstance(found, WordScores):
+        return found
+    with torch.inference_mode(found.hidden_ntd.is_inference()):
+        return found.dense()
+
+
+def is_causal(model):
+    return model.family.decoding == "autoregressive"
+
+
 def test_hidden_values_do_not_leak(model):
     cells = make_cells()
     other = replace(cells, value_z=cells.value_z.copy())
@@ -61,7 +75,7 @@ def test_packed_equals_padded_and_pads_are_inert(model):
         got = run(model, other)
         torch.testing.assert_close(got.cell_nd, want.cell_nd, atol=1e-5, rtol=1e-4)
         for field in model.network.produces:
-            ours, theirs = other.layout.pack(getattr(got, field)), getattr(want, field)
+            ours, theirs = other.layout.pack(answer(got, field)), answer(want, field)
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
@@ -75,11 +89,12 @@ def test_a_batch_of_one_equals_a_row_of_many(model):
 def test_produces_is_honest(model):
     tokens = model.tokenizer()(make_cells(), Draw())
     out = run(model, tokens)
-    optional = {"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt"}
+    optional = {"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level"}
     assert {f for f in optional if getattr(out, f) is not None} == set(model.network.produces)
     for field in model.network.produces:
         only = run(model, tokens, {field})
-        torch.testing.assert_close(getattr(only, field), getattr(out, field), rtol=0, atol=0)
+        torch.testing.assert_close(answer(only, field), answer(out, field), rtol=0, atol=0)
+        assert all(getattr(only, other) is None for other in model.network.produces - {field})
     assert out.cell_nd.shape == (5, model.network.width)
 
 
@@ -116,26 +131,89 @@ def test_frozen_parts_get_no_gradient_and_the_rest_do(model):
     network = model.network.train()
     network.gene_encoder.requires_grad_(False)
     out = network(tokens)
-    sum(getattr(out, f).float().mean() for f in network.produces).backward()
+    sum(answer(out, f).float().mean() for f in network.produces).backward()
     assert all(p.grad is None for p in network.gene_encoder.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.blocks.parameters())
 
 
-def test_one_batch_can_be_memorised(model):
-    cells, network = make_cells(), model.network.train()
-    tokens = model.tokenizer()(cells, Draw())
+def hidden_value_loss(model, tokens):
+    """Return the error at hidden values, as the best of the model's value heads predicts them."""
     at_nt = torch.rand(tokens.value_nt.shape, generator=torch.Generator().manual_seed(0)) < 0.3
     seen, value_nt = tokens.hide(at_nt), tokens.value_nt
-    field = sorted(network.produces & {"value_nt", "cell_value_nt"})[-1]
-    optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
+    field = sorted(model.network.produces & {"value_nt", "cell_value_nt"})[-1]
+    return lambda: (getattr(model.network(seen, {field}), field)[at_nt] - value_nt[at_nt]).square().mean()
+
+
+def sentence_loss(model, tokens):
+    """Return the loss of telling what follows each token of a sentence."""
+    targets = Targets(
+        entity_nt=tokens.gene_nt,
+        level_nt=tokens.value_nt,
+        is_asked_nt=torch.ones_like(tokens.is_hidden_nt),
+        end_n=torch.full((tokens.layout.num_cells,), model.vocab.special_id("end")),
+    )
+    terms = [TERMS["next_entity"](), TERMS["next_level"]()]
+
+    def loss():
+        out = model.network(tokens)
+        return sum(term(out, targets) for term in terms)
+
+    return loss
+
+
+def test_one_batch_can_be_memorised(model):
+    tokens = model.tokenizer()(make_cells(), Draw())
+    loss_of = sentence_loss(model, tokens) if is_causal(model) else hidden_value_loss(model, tokens)
+    optimiser = torch.optim.Adam(model.network.train().parameters(), lr=5e-3)
     losses = []
     for _ in range(150):
-        loss = (getattr(network(seen, {field}), field)[at_nt] - value_nt[at_nt]).square().mean()
+        loss = loss_of()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0], losses[::30]
+
+
+def test_the_order_of_genes_means_nothing_but_what_causality_makes_of_it(model):
+    """Bidirectional: genes may come in any order. Causal: no token reaches an earlier one, and all reach the last."""
+    tokens = model.tokenizer()(make_cells(num_cells=1), Draw())
+    num = tokens.layout.lengths[0]
+    if is_causal(model):
+        gene_nt, value_nt = tokens.gene_nt.clone(), tokens.value_nt.clone()
+        gene_nt[0, 3], value_nt[0, 3] = gene_nt[0, 3] ^ 1, 1.0
+        changed = replace(tokens, gene_nt=gene_nt, value_nt=value_nt)
+        before, after = (run(model, t).hidden_ntd[0] for t in (tokens, changed))
+        torch.testing.assert_close(before[:3], after[:3], rtol=0, atol=0)
+        assert ((before[3:] - after[3:]).abs().amax(1) > 1e-6).all()
+        return
+    order_t = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(num - 1)])
+    moved = replace(tokens, gene_nt=tokens.gene_nt[:, order_t], value_nt=tokens.value_nt[:, order_t])
+    want, got = run(model, tokens), run(model, moved)
+    torch.testing.assert_close(got.cell_nd, want.cell_nd, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got.hidden_ntd, want.hidden_ntd[:, order_t], atol=1e-5, rtol=1e-4)
+
+
+def test_an_autoregressive_family_reads_word_by_word(model):
+    if not is_causal(model):
+        assert not hasattr(model.network, "new_cache")
+        return
+    tokens = model.tokenizer()(make_cells(), Draw()).padded(model.vocab.special_id("pad"))
+    want = run(model, tokens)
+    layout, cache = tokens.layout, model.network.new_cache(tokens.layout.width)
+    hidden = []
+    with torch.inference_mode():
+        first, second = (
+            replace(tokens, **{f: getattr(tokens, f)[:, part] for f in ("gene_nt", "value_nt", "is_hidden_nt")},
+                    layout=Layout(lengths, width))
+            for part, lengths, width in (
+                (slice(None, 4), (4,) * 5, 4),
+                (slice(4, None), tuple(length - 4 for length in layout.lengths), layout.width - 4),
+            )
+        )  # fmt: skip
+        hidden = [model.network(part, cache=cache).hidden_ntd for part in (first, second)]
+    is_token_nt = ~layout.is_pad_nt()
+    torch.testing.assert_close(torch.cat(hidden, 1)[is_token_nt], want.hidden_ntd[is_token_nt], atol=1e-5, rtol=1e-4)
 
 
 def test_a_family_is_described(model):

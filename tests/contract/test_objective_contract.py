@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_cells import ToyModel, ToyTokenizer, toy_cells
+from toy_cells import ToySentenceModel, ToyTokenizer, toy_cells
 
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.types import Draw, Layout, Targets
@@ -40,7 +40,7 @@ class Given:
 
 def loss_of(term, tokens, targets, model=None):
     objective = Objective(Given(tokens, targets), {"term": (1.0, term)})
-    return objective.step(model or ToyModel(), None, tokenize=None, draw=DRAW).loss
+    return objective.step(model or ToySentenceModel(), None, tokenize=None, draw=DRAW).loss
 
 
 def token_fields(tokens):
@@ -59,7 +59,7 @@ def assert_same_tokens(left, right):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_gradients_are_finite_and_reach_network_and_head(name):
-    term, model = build_term(name), ToyModel()
+    term, model = build_term(name), ToySentenceModel()
     objective = Objective(view_for(term), {name: (0.5, term)})
     objective.check(model)
     report = objective.step(model, toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
@@ -95,7 +95,16 @@ def test_nothing_to_answer_is_an_error(name):
     tokens = ToyTokenizer()(toy_cells(1), DRAW)
     nothing = torch.zeros_like(tokens.is_hidden_nt)
     missing = torch.tensor([-1])
-    targets = Targets(value_nt=tokens.value_nt, is_scored_nt=nothing, label_n=missing, domain_n=missing)
+    targets = Targets(
+        value_nt=tokens.value_nt,
+        is_scored_nt=nothing,
+        label_n=missing,
+        domain_n=missing,
+        entity_nt=tokens.gene_nt,
+        level_nt=tokens.value_nt,
+        is_asked_nt=nothing,
+        end_n=missing,
+    )
     with pytest.raises(ValueError, match=r"scored|outside 0|single cell"):
         loss_of(build_term(name), tokens, targets)
 
@@ -116,7 +125,7 @@ def test_weight_zero_means_absent(name):
     head = {"head": nn.Linear(8, 3)} if "head" in inspect.signature(TERMS[name]).parameters else {}
     kept = TERMS["masked_value"]()
     objective = Objective(VIEWS["random_mask"](), {"off": (0, Forbidden(**head)), "on": (1, kept)})
-    report = objective.step(ToyModel(), toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
+    report = objective.step(ToySentenceModel(), toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
     assert set(report.parts) == {"on"}
     assert not objective.state_dict()
     assert objective.needs == kept.needs
@@ -144,6 +153,38 @@ def test_a_hidden_value_is_never_in_the_tokens(name, is_packed):
         assert torch.equal(differs_nt, is_hidden_nt & (tokens.gene_nt < 20))
 
 
+@pytest.mark.parametrize("name", [name for name in VIEWS if "is_asked_nt" in VIEWS[name].answers])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_what_a_sentence_asks_stands_behind_the_question(name, is_packed):
+    """A causal network sees a token and those before it: none of them may change with the answer."""
+    view, cells, tokenize = VIEWS[name](), toy_cells(40), ToyTokenizer(is_packed=is_packed)
+    assert not view.answers & {"is_scored_nt", "value_nt"}, "other terms could read what a bidirectional model sees"
+    tokens, targets = view(cells, tokenize, DRAW)
+    assert targets.is_asked_nt.any()
+    assert not (targets.is_asked_nt & tokens.layout.is_pad_nt()).any()
+    assert not tokens.is_hidden_nt.any()
+    asked = {task.word for task in view.tasks}
+    seen = set()
+    others = replace(cells, obs={n: v if n in ("label", "tech_batch") else (v + 1) % 2 for n, v in cells.obs.items()})
+    changed, _ = view(others, tokenize, DRAW)
+    fields = (tokens.gene_nt, tokens.value_nt, targets.is_asked_nt, changed.gene_nt)
+    for gene, value, is_asked, other in zip(
+        *(tokens.layout.pack(x)[0].split(tokens.layout.lengths) for x in fields), strict=True
+    ):
+        question = int(is_asked.nonzero()[0])
+        assert is_asked[question:].all()
+        role = {tokenize.vocab.special_id(role): role for role in asked}[int(gene[question])]
+        seen.add(role)
+        task = next(task for task in view.tasks if task.word == role)
+        is_gene = gene < 20
+        assert is_gene[question + 1 :].all() if task.asks_genes else is_gene[: question - len(task.given)].all()
+        assert ((value > 0) == is_gene).all()
+        if task.asked:  # the answers changed; what the network sees up to the question did not
+            assert torch.equal(gene[: question + 1], other[: question + 1])
+            assert not torch.equal(gene[question + 1 :], other[question + 1 :])
+    assert seen == asked
+
+
 @pytest.mark.parametrize("name", VIEWS)
 def test_views_depend_on_the_draw_alone(name):
     view, cells = VIEWS[name](), toy_cells(8)
@@ -157,9 +198,10 @@ def test_views_depend_on_the_draw_alone(name):
         one, two = getattr(targets, field.name), getattr(targets_again, field.name)
         assert (one is None) == (two is None) == (field.name not in view.answers)
         assert one is None or torch.equal(one, two)
-    if "is_scored_nt" in view.answers:
+    if view.answers & {"is_scored_nt", "is_asked_nt"}:
         for other in (Draw(1, 2, 4), Draw(1, 3, 3), Draw(2, 2, 3)):
-            assert not torch.equal(view(cells, ToyTokenizer(), other)[0].value_nt, tokens.value_nt)
+            changed = view(cells, ToyTokenizer(), other)[0]
+            assert not (torch.equal(changed.gene_nt, tokens.gene_nt) and torch.equal(changed.value_nt, tokens.value_nt))
 
 
 @pytest.mark.parametrize("name", VIEWS)
@@ -180,7 +222,7 @@ def test_packed_and_padded_tokens_cost_the_same(name):
     term = build_term(name)
     objective = Objective(view_for(term), {name: (1.0, term)})
     packed, padded = (
-        objective.step(ToyModel(), toy_cells(), tokenize=ToyTokenizer(is_packed=is_packed), draw=DRAW).loss
+        objective.step(ToySentenceModel(), toy_cells(), tokenize=ToyTokenizer(is_packed=is_packed), draw=DRAW).loss
         for is_packed in (True, False)
     )
     torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-7)
@@ -192,5 +234,10 @@ def test_cells_of_no_gene_or_one_are_no_trouble(name):
     cells = toy_cells(lengths=[0, 1, 12, 2])
     for is_packed in (True, False):
         tokens, targets = view(cells, ToyTokenizer(is_packed=is_packed), DRAW)
-        assert tokens.layout.lengths == (1, 2, 13, 3)
+        if "is_asked_nt" not in view.answers:
+            assert tokens.layout.lengths == (1, 2, 13, 3)
+        else:  # at least the task word, and what is asked beside it
+            assert all(
+                2 <= length - genes <= 4 for length, genes in zip(tokens.layout.lengths, (0, 1, 12, 2), strict=True)
+            )
         assert targets.label_n.tolist() == [0, 1, 2, 0]

@@ -137,8 +137,7 @@ class _Index:
     """Look-ups from a name to the one vocabulary id of its gene."""
 
     def __init__(self, vocab: GeneVocab):
-        special = set(vocab.specials.values())
-        self.exact = {token: i for i, token in enumerate(vocab.tokens) if token not in special}
+        self.exact = dict(zip(vocab.genes, vocab.ids(vocab.genes).tolist(), strict=True))
         self._is_built = False
 
     def _build(self, table: GeneTable) -> None:

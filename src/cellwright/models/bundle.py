@@ -40,6 +40,8 @@ class LoadReport:
     """Tensors that no part of the architecture uses; they are kept and written back."""
     absent_heads: tuple[str, ...] = ()
     """Heads that the family knows and this checkpoint does not have."""
+    notes: tuple[str, ...] = ()
+    """What the published files hold beside, and was left out."""
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -52,6 +54,7 @@ class LoadReport:
             "mismatched": [],
             "unused": list(self.unused),
             "absent_heads": list(self.absent_heads),
+            "notes": list(self.notes),
         }
 
 

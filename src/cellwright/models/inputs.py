@@ -21,5 +21,10 @@ class InputConfig(Config):
     """Most tokens a cell; ``None`` = what the architecture was built for."""
     panel: tuple[str, ...] | None = None
     """Genes that are fed, by vocabulary name; ``None`` = all."""
+    gene_order: Literal["reverse", "forward", "shuffle"] = "reverse"
+    """Order of genes in a sentence (families that read sentences): by descending vocabulary id (published inference),
+    ascending, or shuffled by seed and cell."""
+    task_word: str = "annotate"
+    """Role of the special token that closes a sentence to be read (families that read sentences)."""
     keep_zero: bool = False
     """Feed unexpressed genes of the panel too, with value 0."""

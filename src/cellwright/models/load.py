@@ -70,7 +70,7 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Model:
     raise ValueError(
         f"{place} is not a model: expected a cellwright checkpoint (config.json, vocab.json, model.safetensors) or a "
         f"published one of {', '.join(f.title for f in FAMILIES.values())} "
-        "(for scGPT: args.json, vocab.json, best_model.pt)"
+        "(for scGPT: args.json, vocab.json, best_model.pt; for scMulan: ckpt_scMulan.pt, meta_info.pt)"
     )
 
 
@@ -102,6 +102,7 @@ def _load_released(family: Family, place: Path, overrides: Sequence[str]) -> Mod
         loaded=(*found.network, *(f"{n}.{k}" for n, h in found.heads.items() for k in h["state"])),
         unused=tuple(found.extras),
         absent_heads=tuple(h for h in family.heads if h not in heads),
+        notes=found.notes,
     )
     return Model(
         family=family,

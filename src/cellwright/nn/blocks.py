@@ -1,6 +1,7 @@
 """Transformer blocks around `cellwright.nn.attention.attend`; one class for every family.
 
-Source: Vaswani et al. 2017 (post-norm), scGPT's published layers (see `Block` for their two peculiarities).
+Source: Vaswani et al. 2017 (post-norm), scGPT's published layers (see `BlockShape` for their two peculiarities), the
+GPT-2 decoder that scMulan uses (pre-norm, tanh GELU, no biases).
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from cellwright.nn.attention import attend
+from cellwright.nn.cache import Cache, LayerCache, attend_past
 from cellwright.types import Layout
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "gelu": nn.functional.gelu}
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return nn.functional.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+    "gelu_tanh": _gelu_tanh,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +37,17 @@ class BlockShape:
     num_heads: int
     feed_forward: int
     dropout: float = 0.0
-    """Applied to both residual branches and inside the feed-forward part."""
+    """Applied to both residual branches and, unless ``inner_dropout`` says otherwise, inside the feed-forward part."""
+    inner_dropout: float | None = None
+    """Applied inside the feed-forward part; ``None`` = as ``dropout``."""
     attention_dropout: float = 0.0
     """Applied to attention probabilities."""
     activation: str = "relu"
     norm: Literal["post", "pre", "pre_residual"] = "post"
     """post: after each residual sum. pre: before each branch. pre_residual: scGPT's ``pre_norm``, in which the
     residual itself starts from the normalised tensor."""
+    has_bias: bool = True
+    """Whether linear layers and norms add a bias."""
     is_unknown_projected: bool = True
     """False: under generative attention, unknown tokens skip the output projection (scGPT's pre-training)."""
 
@@ -45,15 +60,23 @@ class Attention(nn.Module):
         if shape.width % shape.num_heads:
             raise ValueError(f"width {shape.width} is not a multiple of num_heads {shape.num_heads}")
         self.shape = shape
-        self.qkv = nn.Linear(shape.width, 3 * shape.width)
-        self.out = nn.Linear(shape.width, shape.width)
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=shape.has_bias)
+        self.out = nn.Linear(shape.width, shape.width, bias=shape.has_bias)
 
-    def forward(self, x_ntd: Tensor, layout: Layout, *, is_causal: bool = False) -> Tensor:
-        """``[n, t, d] -> [n, t, d]``; which token sees which is the layout's business."""
+    def forward(
+        self, x_ntd: Tensor, layout: Layout, *, is_causal: bool = False, past: LayerCache | None = None
+    ) -> Tensor:
+        """``[n, t, d] -> [n, t, d]``; which token sees which is the layout's business.
+
+        With ``past`` the tokens continue cells whose earlier ones were given before; see `cellwright.nn.cache`.
+        """
         n, t, d = x_ntd.shape
         q_nthd, k_nthd, v_nthd = self.qkv(x_ntd).view(n, t, 3, self.shape.num_heads, -1).unbind(2)
         dropout = self.shape.attention_dropout if self.training else 0.0
-        context_nthd = attend(q_nthd, k_nthd, v_nthd, layout, dropout=dropout, is_causal=is_causal)
+        if past is None:
+            context_nthd = attend(q_nthd, k_nthd, v_nthd, layout, dropout=dropout, is_causal=is_causal)
+        else:
+            context_nthd = attend_past(q_nthd, k_nthd, v_nthd, layout, past)
         context_ntd = context_nthd.reshape(n, t, d)
         projected_ntd = self.out(context_ntd)
         if layout.prompt_lengths is None or self.shape.is_unknown_projected:
@@ -69,21 +92,24 @@ class Block(nn.Module):
         super().__init__()
         self.shape = shape
         self.attention = Attention(shape)
-        self.linear1 = nn.Linear(shape.width, shape.feed_forward)
-        self.linear2 = nn.Linear(shape.feed_forward, shape.width)
-        self.norm1 = nn.LayerNorm(shape.width)
-        self.norm2 = nn.LayerNorm(shape.width)
+        self.linear1 = nn.Linear(shape.width, shape.feed_forward, bias=shape.has_bias)
+        self.linear2 = nn.Linear(shape.feed_forward, shape.width, bias=shape.has_bias)
+        self.norm1 = nn.LayerNorm(shape.width, bias=shape.has_bias)
+        self.norm2 = nn.LayerNorm(shape.width, bias=shape.has_bias)
         self.dropout = nn.Dropout(shape.dropout)
+        self.inner_dropout = nn.Dropout(shape.dropout if shape.inner_dropout is None else shape.inner_dropout)
 
     def _feed_forward(self, x_ntd: Tensor) -> Tensor:
-        return self.linear2(self.dropout(ACTIVATIONS[self.shape.activation](self.linear1(x_ntd))))
+        return self.linear2(self.inner_dropout(ACTIVATIONS[self.shape.activation](self.linear1(x_ntd))))
 
-    def forward(self, x_ntd: Tensor, layout: Layout, *, is_causal: bool = False) -> Tensor:
+    def forward(
+        self, x_ntd: Tensor, layout: Layout, *, is_causal: bool = False, past: LayerCache | None = None
+    ) -> Tensor:
         """``[n, t, d] -> [n, t, d]``."""
         norm = self.shape.norm
         branch_ntd = x_ntd if norm == "post" else self.norm1(x_ntd)
         x_ntd = branch_ntd if norm == "pre_residual" else x_ntd
-        x_ntd = x_ntd + self.dropout(self.attention(branch_ntd, layout, is_causal=is_causal))
+        x_ntd = x_ntd + self.dropout(self.attention(branch_ntd, layout, is_causal=is_causal, past=past))
         x_ntd = self.norm1(x_ntd) if norm == "post" else x_ntd
         branch_ntd = x_ntd if norm == "post" else self.norm2(x_ntd)
         x_ntd = branch_ntd if norm == "pre_residual" else x_ntd
@@ -97,8 +123,15 @@ class Stack(nn.ModuleList):
     def __init__(self, shape: BlockShape, num_layers: int):
         super().__init__(Block(shape) for _ in range(num_layers))
 
-    def forward(self, x_ntd: Tensor, layout: Layout, *, is_causal: bool = False) -> Tensor:
-        """``[n, t, d] -> [n, t, d]``."""
-        for block in self:
-            x_ntd = block(x_ntd, layout, is_causal=is_causal)
+    def forward(self, x_ntd: Tensor, layout: Layout, *, is_causal: bool = False, cache: Cache | None = None) -> Tensor:
+        """``[n, t, d] -> [n, t, d]``; with ``cache`` the tokens continue the cells that it holds, and it grows."""
+        if cache is None:
+            for block in self:
+                x_ntd = block(x_ntd, layout, is_causal=is_causal)
+            return x_ntd
+        if not is_causal or len(cache.layers) != len(self):
+            raise ValueError(f"a cache of {len(cache.layers)} layers does not fit {len(self)} blocks, causal ones only")
+        for block, past in zip(self, cache.layers, strict=True):
+            x_ntd = block(x_ntd, layout, is_causal=True, past=past)
+        cache.advance(layout)
         return x_ntd

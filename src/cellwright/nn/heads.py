@@ -13,21 +13,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cellwright.types import Layout
+from cellwright.types import Layout, WordScores
 
-POOLINGS = ("cls", "mean", "avg-pool", "w-pool")
+POOLINGS = ("cls", "last", "mean", "avg-pool", "w-pool")
 CellStyle = Literal["inner product", "inner product, detach", "concat query", "sum query"]
 
 
 def pool(hidden_ntd: Tensor, value_nt: Tensor, layout: Layout, how: str) -> Tensor:
     """Reduce each cell's tokens to one vector ``[n, d]``, not normalised unless said.
 
-    ``cls``: the first token. ``mean``: mean over the cell's tokens. ``avg-pool`` and ``w-pool`` are published and
-    count pads, so they need a padded layout: mean over all positions; sum weighted by the input values (markers
-    included), then scaled to length 1.
+    ``cls``: the first token. ``last``: the last token. ``mean``: mean over the cell's tokens. ``avg-pool`` and
+    ``w-pool`` are published and count pads, so they need a padded layout: mean over all positions; sum weighted by the
+    input values (markers included), then scaled to length 1.
     """
     if how == "cls":
         return layout.first(hidden_ntd)
+    if how == "last":
+        return layout.last(hidden_ntd)
     if how == "mean":
         is_token_nt = ~layout.is_pad_nt(hidden_ntd.device)
         weight_nt = is_token_nt.to(hidden_ntd.dtype)
@@ -137,6 +139,23 @@ class CellValueHead(nn.Module):
             return value_nt, expressed_nt
         joined_ntd = torch.cat([cell_ntd, query_ntd], -1) if self.style == "concat query" else cell_ntd + query_ntd
         return self.linear2(self.activation(self.linear1(joined_ntd)))[..., 0], None
+
+
+class WordHead(nn.Module):
+    """One row of weights a vocabulary entry, no bias; its answers are formed where they are read (`WordScores`).
+
+    Not a `torch.nn.Linear`: low-rank adapters and other changes of linear layers would go unnoticed by readers of
+    the rows.
+    """
+
+    def __init__(self, num_entries: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_entries, width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, hidden_ntd: Tensor) -> WordScores:
+        """Return the scores of all entries at every token, not yet multiplied out."""
+        return WordScores(hidden_ntd, self.weight)
 
 
 class _Reverse(torch.autograd.Function):

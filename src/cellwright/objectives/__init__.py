@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from cellwright.objectives.base import Objective
 from cellwright.objectives.cell import Domain, Label, Similarity
+from cellwright.objectives.entity import NextEntity, NextLevel
+from cellwright.objectives.sentences import CSentence
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
 from cellwright.objectives.views import Clean, GenerativeSplit, RandomMask
 
@@ -14,6 +16,7 @@ VIEWS = {
     "clean": Clean,
     "random_mask": RandomMask,
     "generative_split": GenerativeSplit,
+    "c_sentence": CSentence,
 }
 """Name -> view class; each is built from keyword options."""
 
@@ -22,6 +25,8 @@ TERMS = {
     "cell_value": CellValue,
     "prompted_value": PromptedValue,
     "zero_gate": ZeroGate,
+    "next_entity": NextEntity,
+    "next_level": NextLevel,
     "label": Label,
     "similarity": Similarity,
     "domain": Domain,

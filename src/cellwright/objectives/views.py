@@ -34,7 +34,7 @@ class Clean(Config):
 
     def __call__(self, cells: CellBatch, tokenize: Tokenizer, draw: Draw) -> tuple[TokenBatch, Targets]:
         """Return the tokens as they are, and the cells' answers."""
-        return tokenize(cells, draw), Targets(**_cell_answers(cells))
+        return tokenize(cells, draw), Targets(**cell_answers(cells))
 
 
 class RandomMask(Config):
@@ -57,7 +57,7 @@ class RandomMask(Config):
         chosen_t = _choose(tokens.layout, fraction, spared, generator)
         chosen_nt = _lay(chosen_t, tokens.layout)
         targets = Targets(
-            value_nt=tokens.value_nt, is_scored_nt=chosen_nt & ~tokens.is_hidden_nt, **_cell_answers(cells)
+            value_nt=tokens.value_nt, is_scored_nt=chosen_nt & ~tokens.is_hidden_nt, **cell_answers(cells)
         )
         return tokens.hide(chosen_nt), targets
 
@@ -82,12 +82,12 @@ class GenerativeSplit(Config):
         tokens = _prompt_first(tokens, is_unknown_t)
         is_unknown_nt = ~tokens.layout.is_prompt_nt() & ~tokens.layout.is_pad_nt()
         targets = Targets(
-            value_nt=tokens.value_nt, is_scored_nt=is_unknown_nt & ~tokens.is_hidden_nt, **_cell_answers(cells)
+            value_nt=tokens.value_nt, is_scored_nt=is_unknown_nt & ~tokens.is_hidden_nt, **cell_answers(cells)
         )
         return tokens.hide(is_unknown_nt), targets
 
 
-def _cell_answers(cells: CellBatch) -> dict[str, Tensor]:
+def cell_answers(cells: CellBatch) -> dict[str, Tensor]:
     """Copy the codes of ``label`` and ``tech_batch``; a missing one is -1, which the terms refuse."""
     columns = {"label_n": "label", "domain_n": "tech_batch"}
     return {

@@ -86,7 +86,7 @@ def run_network(
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
             length_n = np.minimum(cells.num_genes_n + 1, limit)
-            for at_n in _by_length(length_n, options):
+            for at_n in by_length(length_n, options):
                 tokens = tokenize(cells.take(at_n), draw).to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
                     out = model.network(tokens, outputs)
@@ -94,7 +94,7 @@ def run_network(
                 bar.update(len(at_n))
 
 
-def _by_length(length_n: np.ndarray, options: InferenceOptions) -> Iterator[np.ndarray]:
+def by_length(length_n: np.ndarray, options: InferenceOptions) -> Iterator[np.ndarray]:
     """Cut cells, shortest first, into minibatches within the limits on cells and tokens."""
     order_n = np.argsort(length_n, kind="stable")
     start = 0

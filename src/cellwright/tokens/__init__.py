@@ -1,6 +1,17 @@
 """From cells to tokens: values on ragged rows, and sequences of (gene, value) pairs."""
 
+from cellwright.tokens.levels import level_ragged
+from cellwright.tokens.sentence import SentenceSpec, encode_sentences
 from cellwright.tokens.sequence import SequenceSpec, encode_cells
 from cellwright.tokens.values import bin_ragged, library_size, normalise_ragged
 
-__all__ = ["SequenceSpec", "bin_ragged", "encode_cells", "library_size", "normalise_ragged"]
+__all__ = [
+    "SentenceSpec",
+    "SequenceSpec",
+    "bin_ragged",
+    "encode_cells",
+    "encode_sentences",
+    "level_ragged",
+    "library_size",
+    "normalise_ragged",
+]

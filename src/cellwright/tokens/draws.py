@@ -22,7 +22,7 @@ except ImportError:  # the numpy twins give the same numbers, more slowly
 
 IS_COMPILED = numba is not None
 
-TIES, SUBSET = 1, 2
+TIES, SUBSET, ORDER = 1, 2, 3
 """Purposes: each has its own numbers, so that using one never shifts another."""
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)

@@ -2,7 +2,7 @@
 
 One pass over the ragged counts does everything (scGPT, Cui et al. 2024, Methods "Input embeddings"; the published
 collator's order of steps). It does not hide values and does not split prompts from unknown genes: those are views
-of the finished tokens. Sentences of ordered genes (scMulan) are another function of this room.
+of the finished tokens. Sentences of ordered genes (scMulan) are made in `cellwright.tokens.sentence`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def encode_cells(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> TokenBatch
     """
     if not len(cells):
         raise ValueError("there are no cells to encode")
-    rows = _read_rows(cells, spec, draw)
+    keys = [cell_keys(draw, cells.row_n, purpose) for purpose in (TIES, SUBSET)]
+    rows = _Rows(*read_rows(cells, spec.panel), *keys)
     num_n = np.full(len(cells), len(spec.panel)) if spec.keep_zero else np.diff(rows.indptr_n1)
     length_n = len(spec.prefix) + np.minimum(num_n, spec.room)
     if not length_n.all():
@@ -158,8 +159,13 @@ class _Pool(NamedTuple):
     word: np.ndarray
 
 
-def _read_rows(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> _Rows:
-    """Check the minibatch and leave out what cannot become a token; see `encode_cells` for what is raised."""
+def read_rows(cells: CellBatch, panel: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check the minibatch and leave out what cannot become a token; see `encode_cells` for what is raised.
+
+    Returns
+    -------
+    Row boundaries, genes ascending within a cell, positive values: of the panel where there is one.
+    """
     indptr_n1 = check_indptr(cells.value_z, cells.indptr_n1)
     gene_z = kernel_array(cells.gene_z, np.int32)
     value_z = check_values(kernel_array(cells.value_z, np.float32))
@@ -174,13 +180,12 @@ def _read_rows(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> _Rows:
         if not _is_rising(gene_z, indptr_n1):
             raise ValueError("a gene occurs twice in a cell; add up its counts in the source")
     is_kept_z = value_z > 0
-    if spec.panel is not None:
-        is_kept_z &= np.isin(gene_z, spec.panel, kind="table")
+    if panel is not None:
+        is_kept_z &= np.isin(gene_z, panel, kind="table")
     if not is_kept_z.all():
         indptr_n1 = np.concatenate([[0], np.cumsum(is_kept_z)])[indptr_n1]
         gene_z, value_z = gene_z[is_kept_z], value_z[is_kept_z]
-    keys = [cell_keys(draw, cells.row_n, purpose) for purpose in (TIES, SUBSET)]
-    return _Rows(indptr_n1, gene_z, value_z, *keys)
+    return indptr_n1, gene_z, value_z
 
 
 def _is_rising(gene_z: np.ndarray, indptr_n1: np.ndarray) -> bool:

@@ -34,6 +34,8 @@ class OptimConfig(Config):
     """Adam's floor; published fine-tuning in half precision uses 1e-4."""
     weight_decay: NonNegativeFloat = 0.0
     """For weight matrices only: biases, norms and embeddings are never decayed."""
+    undecayed: tuple[str, ...] = ()
+    """Prefixes of further parameters without weight decay (scMulan: its entity head)."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """After the warm-up: cosine falls to 0 at the last step; step falls after each epoch."""
     decay_per_epoch: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -66,6 +68,7 @@ def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, A
         If a prefix names nothing in ``module``, or nothing is left to train.
     """
     frozen, scaled = _known(module, config.frozen), _known(module, config.lr_scale)
+    spared = _known(module, config.undecayed)
     undecayed = {
         id(p)
         for m in module.modules()
@@ -78,7 +81,8 @@ def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, A
             continue
         prefix = max((p for p in scaled if _is_under(name, p)), key=len, default=None)
         scale = 1.0 if prefix is None else config.lr_scale[prefix]
-        decay = 0.0 if id(parameter) in undecayed else config.weight_decay
+        is_spared = id(parameter) in undecayed or any(_is_under(name, prefix) for prefix in spared)
+        decay = 0.0 if is_spared else config.weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")

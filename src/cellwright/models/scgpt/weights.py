@@ -8,7 +8,6 @@ against the tensors; which parts exist is read from the keys.
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cellwright.files import atomic_path, read_json, write_json
+from cellwright.models.pickles import check_shapes, is_state, odd_dtypes, open_published, with_dtypes
 from cellwright.models.scgpt.config import SPECIALS, ScGPTConfig
 from cellwright.models.scgpt.model import build
 from cellwright.models.scgpt.names import HEADS, PREFIX, published_head_key, published_key, read_layout
@@ -53,23 +53,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     ValueError
         When the file is not a checkpoint, is cut short, or holds anything but tensors by name.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} was refused: it holds more than tensors, and may run code when opened ({reason})"
-        ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a PyTorch checkpoint; is it complete? ({str(error)[:120]})"
-        ) from None
-    is_state = (
-        isinstance(state, dict)
-        and state
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    )
-    if not is_state:
+    state = open_published(path)
+    if not is_state(state):
         raise ValueError(f"{path} is not a state dict (a table of tensors by name), but a {type(state).__name__}")
     return dict(state)
 
@@ -171,14 +156,8 @@ def from_released(path: Path) -> Released:
     with torch.device("meta"):
         shapes = build(config, vocab).state_dict()
     names = {key: published_key(key, layout, config.value_input) for key in shapes}
-    missing = tuple(name for name in names.values() if name not in state)
-    wrong = [
-        f"{name} is {tuple(state[name].shape)}, needed {tuple(shapes[key].shape)}"
-        for key, name in names.items()
-        if name in state and state[name].shape != shapes[key].shape
-    ]
-    if missing or wrong:
-        raise ValueError(_describe_gaps(weights_path, missing, wrong))
+    needed = {name: shapes[key] for key, name in names.items()}
+    check_shapes(state, needed, weights_path, hint="Is args.json or vocab.json of another model beside it?")
     rest = {name: value for name, value in state.items() if name not in set(names.values())}
     heads = {head: _read_head(head, rest, layout, config.width) for head in HEADS}
     return Released(
@@ -192,24 +171,9 @@ def from_released(path: Path) -> Released:
             "args": args,
             "weights_name": weights_path.name,
             "num_vocab": len(read_json(vocab_path)),
-            "dtypes": _half_precision(state),
+            "dtypes": odd_dtypes(state),
         },
     )
-
-
-def _half_precision(state: dict[str, Tensor]) -> dict[str, str]:
-    """Return the number formats of tensors that are not float32, to write them back as they came."""
-    odd = {k: v.dtype for k, v in state.items() if v.is_floating_point() and v.dtype != torch.float32}
-    return {k: str(dtype).removeprefix("torch.") for k, dtype in odd.items()}
-
-
-def _describe_gaps(path: Path, missing: tuple[str, ...], wrong: list[str]) -> str:
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} tensors missing ({', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''})")
-    if wrong:
-        parts.append(f"{len(wrong)} of another shape ({'; '.join(wrong[:4])}{'; ...' if len(wrong) > 4 else ''})")
-    return f"{path}: {' and '.join(parts)}; nothing was loaded. Is args.json or vocab.json of another model beside it?"
 
 
 def _read_head(head: str, rest: dict[str, Tensor], layout: str, width: int) -> dict[str, Any] | None:
@@ -241,10 +205,7 @@ def to_released(model: Any, folder: Path) -> None:
         if head in HEADS:
             state |= {published_head_key(head, k, layout): v for k, v in module.state_dict().items()}
     state |= model.extras
-    dtypes = files.get("dtypes", {})
-    state = {
-        k: v.detach().cpu().to(getattr(torch, dtypes[k])) if k in dtypes else v.detach().cpu() for k, v in state.items()
-    }
+    state = with_dtypes(state, files.get("dtypes", {}))
     with atomic_path(folder) as draft:
         draft.mkdir()
         torch.save(state, draft / files.get("weights_name", "best_model.pt"))
