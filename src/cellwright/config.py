@@ -40,8 +40,8 @@ class Config(BaseModel):
     def override(self, assignments: Sequence[str]) -> Self:
         """Return a copy with changes such as ``"train.max_steps=50"`` applied, in order.
 
-        The right side is read as JSON (``null``, or ``None``, unsets), and as plain text where that fails. A name that no field has, or a value
-        of the wrong type, is a ``ValueError``; a near miss is named.
+        The right side is read as JSON (``null``, or ``None``, unsets), and as plain text where that fails. A name that
+        no field has, or a value of the wrong type, is a ``ValueError``; a near miss is named.
         """
         tree = self.record()
         for assignment in assignments:
