@@ -84,13 +84,13 @@ def scgpt_tiny() -> Recipe:
 
 
 def scgpt_demo() -> Recipe:
-    """ScGPT's pre-training as the demo runs it: two layers of width 64 on 1,500 variable genes."""
+    """ScGPT's pre-training as the demo runs it: two layers of width 64 on 1,200 variable genes."""
     return Recipe(
         name="scgpt_demo",
         family="scgpt",
         size="tiny",
         model=_architecture("scgpt", "tiny", dropout=0.0),
-        data=DataConfig(num_genes=1500),
+        data=DataConfig(num_genes=1200),
         optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=20),
         train=TrainConfig(max_epochs=6, checkpoint_every=500),
     )

@@ -112,7 +112,10 @@ def _wrong_panels(cells: Cells) -> list[_Panel]:
     if cells.truth_n is None or cells.pred_n is None:
         return []
     state_n = np.where(cells.pred_n < 0, 1, np.where(cells.pred_n == cells.truth_n, 0, 2))
-    state_n = np.where(cells.truth_n >= 0, state_n, -1)
+    is_shown_n = cells.truth_n >= 0  # cells drawn for orientation are training cells: right or wrong says little there
+    if cells.is_scored_n is not None:
+        is_shown_n = is_shown_n & cells.is_scored_n
+    state_n = np.where(is_shown_n, state_n, -1)
     colours = ["#B9D7EA", "#E69F00", WRONG]
     legend = [LegendLine("Answer")]
     for state, word in enumerate(("right", "unassigned", "wrong")):
@@ -166,10 +169,12 @@ def confusion_figure(truth_n: np.ndarray, pred_n: np.ndarray, classes: Sequence[
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell = min(6.5 / len(columns), 0.62)  # inches
     is_wide = cell >= 0.32  # room for counts, and for names below
-    across, up, below = cell * len(columns), cell * len(rows), 2.45 if is_wide else 1.0
+    longest = max(map(len, [*rows, *columns]))
+    left = 0.5 + 0.076 * longest  # inches; about 0.076 a letter
+    across, up, below = cell * len(columns), cell * len(rows), 0.65 + 0.054 * longest if is_wide else 1.0
     with house_style():
         figure = Figure(figsize=(WIDTH, up + below + 0.4))
-        axes = place_axes(figure, (3.3, below, across, up))
+        axes = place_axes(figure, (left, below, across, up))
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.set_yticks(range(len(rows)), rows, fontsize=9)
         if is_wide:
@@ -181,10 +186,10 @@ def confusion_figure(truth_n: np.ndarray, pred_n: np.ndarray, classes: Sequence[
             axes.set_xticks(range(len(columns)), short, fontsize=9, rotation=90)
         below_text = "predicted" if is_wide else "predicted (numbers as in the rows)"
         axes.set(xlabel=below_text, ylabel="true", title="Cells by true and predicted class")
-        axes.yaxis.set_label_coords(-3.15 / across, 0.5)
+        axes.yaxis.set_label_coords((0.15 - left) / across, 0.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        bar_axes = place_axes(figure, (3.3 + across + 0.15, below + max(up - 2.0, 0), 0.14, min(2.0, up)))
+        bar_axes = place_axes(figure, (left + across + 0.15, below + max(up - 2.0, 0), 0.14, min(2.0, up)))
         bar = figure.colorbar(image, cax=bar_axes, ticks=[0, 0.5, 1])
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
         bar.set_label("share of the true class", fontsize=9)

@@ -196,6 +196,6 @@ def _hashes(evaluation: Evaluation) -> list[tuple[str, str]]:
         "commit": provenance.commit,
         "model (SHA-256)": provenance.model_sha256,
         "split (SHA-256)": provenance.split_sha256,
-        "data (SHA-256)": provenance.data_sha256,
+        "query cells (SHA-256)": provenance.data_sha256,
     }
     return [("seed", str(provenance.seed)), *((name, value or "unknown") for name, value in known.items())]

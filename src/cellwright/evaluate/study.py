@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -92,12 +93,23 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
             seed=study.seed,
             model_sha256=study.model.sha256(),
             split_sha256=study.split_sha256,
+            data_sha256=cells_sha256(study.query),
         ),
         cost=Cost(seconds=dict(study.seconds), machine=machine(), peak_memory_gb=peak_memory_gb()),
         citations=(study.model.family.citation, *study.citations),
         licences=(study.model.family.weights_terms, *study.licences),
         limitations=study.limitations,
     )
+
+
+def cells_sha256(source: Cells) -> str:
+    """Return a hash of the values that were read: every cell's genes and values, in order, and the vocabulary."""
+    digest = hashlib.sha256(source.vocab.sha256.encode())
+    for start in range(0, len(source), 2048):
+        cells = source.read(np.arange(start, min(start + 2048, len(source))))
+        for array, kind in ((cells.num_genes_n, "<i8"), (cells.gene_z, "<i8"), (cells.value_z, "<f4")):
+            digest.update(np.ascontiguousarray(array, kind).tobytes())
+    return digest.hexdigest()
 
 
 def _drawn_cells(study: AnnotationStudy) -> evaluation.Cells:
