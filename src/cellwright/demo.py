@@ -8,6 +8,7 @@ reference only: what the query's cells look like is not known to any method befo
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
+from tqdm import tqdm
 
 from cellwright.config import Config
 from cellwright.data.cells import open_cells
@@ -117,7 +119,9 @@ def run_demo(
     demo.finetune(TUNED, "full")
     demo.finetune(SCRATCH, "scratch")
     demo.run_baselines()
-    evaluation = evaluate_study(demo.study())
+    study = demo.study()
+    demo.announce("scoring, drawing and writing the report")
+    evaluation = evaluate_study(study)
     return DemoResult(evaluation=evaluation, report=publish(evaluation, out), model=out / "finetuned")
 
 
@@ -130,7 +134,13 @@ class Demo:
         self.fits: dict[str, tuple[str, Any]] = {}
         self.contenders: list[Contender] = []
         self.models: dict[str, Model] = {}
-        self._last = time.perf_counter()
+        self._begin = self._last = time.perf_counter()
+
+    def announce(self, stage: str) -> None:
+        """Say on standard error what begins now, where progress is shown."""
+        if self.run.progress:
+            passed = int(time.perf_counter() - self._begin)
+            tqdm.write(f"[{passed // 60}:{passed % 60:02d}] {stage}", file=sys.stderr)
 
     def _lap(self, stage: str) -> float:
         """Book the time since the last lap on a stage."""
@@ -141,6 +151,7 @@ class Demo:
     def pretrain(self) -> None:
         """Pre-train on the reference cells, labels unseen, and open all cells on the new vocabulary."""
         job, recipe = self.job, self.config.pretrain
+        self.announce(f"pre-training a new model on the reference, {recipe.train.max_epochs} passes")
         folder = self.out / "pretrained"
         self.base, fit = pretrain_model(recipe, [job.reference], folder, is_progress_shown=self.run.progress)
         self.fits["pre-training"] = ("pre-training (generative)", fit)
@@ -164,6 +175,7 @@ class Demo:
 
     def finetune(self, name: str, mode: str) -> None:
         """Fine-tune on the reference and annotate the query."""
+        self.announce(f"fine-tuning and annotation: {name}")
         valid = self.split.valid
         rows = Rows(train=self.split.train, valid=valid[self.code_n[valid] >= 0])
         config = self.config.finetune.model_copy(update={"mode": mode})
@@ -201,6 +213,7 @@ class Demo:
 
     def run_baselines(self) -> None:
         """Let the baselines learn from the same training cells, on all genes that both data sets have."""
+        self.announce("baselines")
         both = [self.job.reference, self.job.query]
         reference, query = open_together(both, specials={}, accepts=("raw", "normalised", "log1p"), min_cells=1).parts
         train = self.split.train
@@ -216,6 +229,7 @@ class Demo:
     def study(self) -> AnnotationStudy:
         """Put together what was done; reference cells are drawn beside the query's."""
         tuned, job = self.models[TUNED], self.job
+        self.announce("embedding for the figures")
         shown = np.sort(np.random.default_rng(self.config.seed).permutation(len(self.reference))[: len(self.query)])
         context = self.reference.select(shown)
         embeddings = [embed_cells(tuned, cells, self.run) for cells in (self.query, context)]

@@ -92,7 +92,7 @@ def scgpt_demo() -> Recipe:
         model=_architecture("scgpt", "tiny", dropout=0.0),
         data=DataConfig(num_genes=1200),
         optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=20),
-        train=TrainConfig(max_epochs=6, checkpoint_every=500),
+        train=TrainConfig(max_epochs=4, checkpoint_every=500),
     )
 
 
