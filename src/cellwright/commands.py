@@ -152,6 +152,8 @@ def pretrain(
     *,
     out: Path,
     recipe: str = "scgpt_tiny",
+    layer: str | None = None,
+    assume: str | None = None,
     set_: list[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -166,6 +168,10 @@ def pretrain(
         Run folder to make.
     recipe
         What to train and how: scgpt_tiny, scgpt_demo, scgpt_pretrain.
+    layer
+        Matrix to read: X, raw, or a layer's name; unset = counts where there are any.
+    assume
+        What the values are, overriding what is detected: raw | normalised | log1p.
     set
         Change any option of the recipe, for instance --set train.max_steps=100 --set model.width=128.
     resume
@@ -175,7 +181,9 @@ def pretrain(
     """
     from cellwright import verbs
 
-    result = verbs.pretrain(data, recipe=recipe, out=out, changes=set_ or [], resume=resume, is_progress_shown=progress)
+    read = {"data.layer": layer, "data.assume": assume}
+    changes = [*(f"{name}={value}" for name, value in read.items() if value is not None), *(set_ or [])]
+    result = verbs.pretrain(data, recipe=recipe, out=out, changes=changes, resume=resume, is_progress_shown=progress)
     contracts = result.model.origin["pretraining"]["data"]["contracts"]
     _say(
         [
@@ -229,6 +237,7 @@ def demo(
     data: Path | None = None,
     label: str = "cell_type",
     split_by: str | None = None,
+    assume: str | None = None,
     out: Path = Path("runs/demo"),
     seed: int = 0,
     set_: list[str] | None = None,
@@ -244,6 +253,8 @@ def demo(
         Column of obs with the cell types (for --data).
     split_by
         Column of obs whose groups are held out whole (for --data); unset = found by name.
+    assume
+        What the values of --data are, overriding what is detected: raw | normalised | log1p.
     out
         Folder of runs and report; an earlier demo there is replaced.
     seed
@@ -253,11 +264,12 @@ def demo(
     progress
         Show progress bars.
     """
-    from cellwright.demo import DemoConfig, run_demo
+    from cellwright.demo import DemoConfig, OwnData, run_demo
     from cellwright.evaluate.report import table_text
 
     config = DemoConfig.standard(seed).override(set_ or [])
-    result = run_demo(config, out, data=data, label=label, split_by=split_by, is_progress_shown=progress)
+    own = None if data is None else OwnData(path=data, label=label, split_by=split_by, assume=assume)
+    result = run_demo(config, out, own=own, is_progress_shown=progress)
     _say(["", table_text(result.evaluation), "", f"report: {result.report}"])
 
 

@@ -67,6 +67,15 @@ def test_two_files_make_one_vocabulary(adata, tmp_path):
     assert set(cellwright.load(tmp_path / "run").vocab.genes) == set(adata.var_names)
 
 
+def test_what_the_values_are_can_be_said(data, tmp_path):
+    words = [*SMALL, "--set", "train.max_steps=1"]
+    works("pretrain", data, "-o", tmp_path / "run", "--assume", "normalised", "--layer", "X", *words)
+    found = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert found["data"]["assume"] == "normalised"
+    assert found["sources"]["contracts"][0]["delivered"] == "normalised"
+    refused(tmp_path, "pretrain", data, "-o", tmp_path / "no", "--assume", "log2", *words, says=["log2", "log1p"])
+
+
 def test_values_of_different_kinds_do_not_mix(data, adata, tmp_path):
     logs = adata.copy()
     logs.X = logs.X.multiply(1e4 / logs.X.sum(1)).tocsr().log1p().astype(np.float32)
