@@ -34,6 +34,7 @@ bench: $(STAMP)  ## speed and memory, as JSON rows in bench/results
 	$(BIN)/python bench/attention.py --record
 	$(BIN)/python bench/embed.py --record
 	$(BIN)/python bench/step.py --record
+	$(BIN)/python bench/generate.py --record
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .numba_cache .hypothesis

@@ -1,7 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `finetune`, `pretrain`, `inspect`, `convert`. They are imported when
-first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`. They are
+imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         convert,
         embed,
         finetune,
+        generate,
         inspect,
         pretrain,
     )
@@ -32,6 +33,7 @@ __all__ = [
     "convert",
     "embed",
     "finetune",
+    "generate",
     "inspect",
     "load",
     "pretrain",

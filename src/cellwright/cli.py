@@ -20,7 +20,7 @@ from cellwright.config import Config, did_you_mean
 
 # typer carries its own copy of click from 0.20 on: its exceptions are reached through what typer exports
 UsageError = typer.BadParameter.__bases__[0]
-SHORT = {"out": "-o"}
+SHORT = {"out": "-o", "num_cells": "-n"}
 _COLOUR = r"\x1b\[[0-9;]*m"
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -162,7 +162,7 @@ def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def _flag(name: str, default: Any) -> str:
     """Return how an option is written; one that is on unless told otherwise can be turned off."""
-    plain = name.rstrip("_").replace("_", "-")
+    plain = name.rstrip("_").removeprefix("is_").replace("_", "-")
     return f"--{plain}/--no-{plain}" if default is True else f"--{plain}"
 
 

@@ -6,7 +6,7 @@ A family is data (`Family`); everything else is a shape that a class may have wi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -64,9 +64,27 @@ class View(Protocol):
 
     answers: frozenset[str]
     """`Targets` fields it can fill."""
+    categories: frozenset[str]
+    """Categories of words that cells must carry codes of (empty: it reads genes alone)."""
 
     def __call__(self, cells: CellBatch, tokenize: Tokenizer, draw: Draw) -> tuple[TokenBatch, Targets]:
         """Return tokens with values hidden, and the answers."""
+        ...
+
+
+class SentenceView(View, Protocol):
+    """A view of sentences: it can do with fewer categories, and says what it then asks."""
+
+    def narrowed(self, known: Collection[str]) -> SentenceView:
+        """Return the view for cells that have words of these categories only."""
+        ...
+
+    def is_usable(self, codes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return bool ``[n]``: the cell has all words of at least one sentence. Codes as cells carry them."""
+        ...
+
+    def lines(self) -> list[str]:
+        """Return its sentences in words."""
         ...
 
 
@@ -180,7 +198,8 @@ class Family:
     """Matrix states it can be fed, best first (raw, normalised, log1p)."""
     is_released: Callable[[Path], bool]
     """Whether a path looks like this family's published checkpoint."""
-    from_released: Callable[[Path], Released]
+    from_released: Callable[..., Released]
+    """(path) -> what is in it; a family with a ``vocab_file`` also takes that file, where it lies elsewhere."""
     to_released: Callable[[Any, Path], None]
     decoding: Literal["autoregressive", "unmask"] | None
     is_embedding_normalised: bool
@@ -190,3 +209,14 @@ class Family:
     """Licence of the published weights, in one sentence for the user."""
     heads: Sequence[str] = ()
     """Heads that its published checkpoints may carry."""
+    vocab_file: str | None = None
+    """Name of the published vocabulary, when it is a file of its own that may lie apart from the weights."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """Categories of words, ours -> published name, in the order in which they are said; empty: it reads genes alone."""
+    questions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Role of the asking word -> categories that answer, in order; the first question is that of annotation."""
+
+    def category(self, name: str) -> str:
+        """Return our name of a category that may be given by its published one; other names are returned as given."""
+        ours = {theirs: ours for ours, theirs in self.categories.items()}
+        return name if name in self.categories else ours.get(name, name)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from cellwright.config import Config, did_you_mean
 from cellwright.models import FAMILIES, InputConfig, Model, new_model
 from cellwright.objectives import TERMS, VIEWS, Objective
+from cellwright.protocols import Family, View
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 
@@ -32,6 +34,9 @@ class DataConfig(Config):
     """Matrix to read: X, raw, or a layer's name; null = counts where there are any."""
     assume: str | None = None
     """What the values are, overriding what is detected: raw | normalised | log1p."""
+    metadata: dict[str, str | None] = {}
+    """Category of words -> column of obs, for views that read words; null = the data have none. Sentences leave out
+    the categories without a column."""
 
 
 class ObjectiveConfig(Config):
@@ -109,10 +114,61 @@ def scgpt_pretrain() -> Recipe:
     )
 
 
+def scmulan_tiny() -> Recipe:
+    """ScMulan's pre-training at teaching size: two layers of width 64, sentences of the metadata that there are."""
+    return Recipe(
+        name="scmulan_tiny",
+        family="scmulan",
+        size="tiny",
+        model=_architecture("scmulan", "tiny"),
+        data=DataConfig(
+            num_genes=2000,
+            metadata={"organ": None, "region": None, "cell_type": "cell_type", "coarse_type": None},
+        ),
+        objective=_SENTENCES,
+        optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10, **_SENTENCE_OPTIM),
+        train=TrainConfig(max_epochs=10, checkpoint_every=200),
+    )
+
+
+def scmulan_pretrain() -> Recipe:
+    """ScMulan's pre-training at the released size; rate, schedule and length are ours (none is public).
+
+    Columns are called as in the published vocabulary.
+    """
+    return Recipe(
+        name="scmulan_pretrain",
+        family="scmulan",
+        size="released",
+        model=_architecture("scmulan", "released"),
+        data=DataConfig(
+            num_genes=2000,
+            valid_fraction=0.003,
+            metadata={"organ": "organ", "region": "region", "cell_type": "cell_type", "coarse_type": "MCT"},
+        ),
+        objective=_SENTENCES,
+        optim=OptimConfig(lr=1e-4, schedule="cosine", warmup_steps=2000, **_SENTENCE_OPTIM),
+        train=TrainConfig(max_epochs=6, precision="bf16-mixed", checkpoint_every=5000, keep="best"),
+    )
+
+
+_SENTENCES = ObjectiveConfig(view="c_sentence", terms={"next_entity": 1.0, "next_level": 200.0})
+"""Published weights of the two terms."""
+_SENTENCE_OPTIM: dict[str, Any] = {
+    "optimiser": "adamw",
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.1,
+    "undecayed": ("network.entity_head",),
+}
+"""Published: AdamW without decay of the entity head. Its numbers are not public; these are usual for such networks."""
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "scgpt_tiny": scgpt_tiny,
     "scgpt_demo": scgpt_demo,
     "scgpt_pretrain": scgpt_pretrain,
+    "scmulan_tiny": scmulan_tiny,
+    "scmulan_pretrain": scmulan_pretrain,
 }
 
 
@@ -123,11 +179,38 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def build_objective(config: ObjectiveConfig) -> Objective:
-    """Build view and terms from their names; unknown names are errors that offer the nearest."""
+def build_view(config: ObjectiveConfig) -> View:
+    """Build the view from its name; an unknown name is an error that offers the nearest."""
     if config.view not in VIEWS:
         raise ValueError(f"no view {config.view!r}{did_you_mean(config.view, VIEWS) or f'; views: {sorted(VIEWS)}'}")
-    view = VIEWS[config.view].read(config.view_options, f"objective.view_options of {config.view}")
+    return VIEWS[config.view].read(config.view_options, f"objective.view_options of {config.view}")
+
+
+def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str, str]:
+    """Return category -> column, categories by our names, of the metadata that a run reads.
+
+    Raises
+    ------
+    ValueError
+        When the view reads words and no column is named, or a category that it does not speak of has one.
+    """
+    given = {family.category(name): column for name, column in config.metadata.items() if column is not None}
+    for name in given:
+        if name not in view.categories:
+            known = ", ".join(sorted(view.categories)) or "none"
+            near = did_you_mean(name, view.categories) or f"; categories: {known}"
+            raise ValueError(f"data.metadata: {type(view).__name__} says nothing of {name!r}{near}")
+    if view.categories and not given:
+        raise ValueError(
+            f"{type(view).__name__} makes sentences of metadata, and no column is named; name at least one, such as "
+            f"--set data.metadata.cell_type=COLUMN (categories: {', '.join(sorted(view.categories))})"
+        )
+    return given
+
+
+def build_objective(config: ObjectiveConfig, view: View | None = None) -> Objective:
+    """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest."""
+    view = build_view(config) if view is None else view
     terms = {}
     for name, weight in config.terms.items():
         if name not in TERMS:
@@ -166,7 +249,10 @@ def pretrain_model(
 
     family, seed = FAMILIES[recipe.family], recipe.train.seed
     architecture = family.config.read(recipe.model, "model")
-    objective = build_objective(recipe.objective)
+    view = build_view(recipe.objective)
+    if metadata := metadata_columns(recipe.data, view, family):
+        view = view.narrowed(metadata)
+    objective = build_objective(recipe.objective, view)
     source = open_together(
         data,
         specials=family.specials,
@@ -175,7 +261,10 @@ def pretrain_model(
         min_cells=recipe.data.min_cells,
         layer=recipe.data.layer,
         assume=recipe.data.assume,
+        metadata=metadata,
     )
+    if metadata:
+        check_usable(view, source)
     model = new_model(recipe.family, source.vocab, architecture, seed=seed, inputs=recipe.inputs)
     split = split_cells(source.obs, by="cells", valid=recipe.data.valid_fraction, seed=seed)
     open_run(
@@ -190,5 +279,18 @@ def pretrain_model(
     result = fit(plan, *loaders, config=recipe.train, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
     model.network.eval()
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}
+    if metadata:
+        model.origin["pretraining"]["sentences"] = view.lines()
     model.save(folder)
     return model, result
+
+
+def check_usable(view: Any, source: Any) -> None:
+    """Refuse cells that a view of sentences cannot use: those without the words of any sentence."""
+    is_usable_n = view.is_usable({name: source.codes(name) for name in view.categories})
+    if not is_usable_n.all():
+        row, num = int(np.argmin(is_usable_n)), int((~is_usable_n).sum())
+        raise ValueError(
+            f"{num} of {len(source)} cells lack the words of every sentence ({'; '.join(view.lines())}), the first at "
+            f"row {row}; drop such cells, or fill their columns"
+        )

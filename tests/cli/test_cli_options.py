@@ -16,7 +16,7 @@ from cellwright.cli import run
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs import ReadOptions
 
-VERBS = ["demo", "inspect", "embed", "annotate", "pretrain", "convert", "report", "finetune annotate"]
+VERBS = ["demo", "inspect", "embed", "annotate", "generate", "pretrain", "convert", "report", "finetune annotate"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -10,6 +10,9 @@ import torch
 
 from cellwright.models import FAMILIES, load, new_model
 from cellwright.objectives import TERMS
+from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.tell import tell_categories
 from cellwright.types import CellBatch, Draw, Layout, Targets, WordScores
 from cellwright.vocab import GeneVocab
 
@@ -48,6 +51,21 @@ def answer(out, field):
         return found
     with torch.inference_mode(found.hidden_ntd.is_inference()):
         return found.dense()
+
+
+class Source:
+    """The made-up cells, to be read by position."""
+
+    state = "raw"
+
+    def __init__(self, vocab):
+        self.cells, self.vocab = make_cells(), vocab
+
+    def __len__(self):
+        return len(self.cells)
+
+    def read(self, rows):
+        return self.cells.take(rows)
 
 
 def is_causal(model):
@@ -222,3 +240,43 @@ def test_a_family_is_described(model):
     for text in (family.title, family.citation, family.weights_terms):
         assert text
     assert set(family.accepts) <= {"raw", "normalised", "log1p", "binned", "unknown"}
+
+
+def test_a_family_that_writes_says_what_it_can_be_asked(model):
+    family = model.family
+    if family.decoding != "autoregressive":
+        assert not family.categories
+        assert not family.questions
+        return
+    assert family.questions
+    for word, asked in family.questions.items():
+        assert word in family.specials
+        assert asked
+        assert set(asked) <= set(family.categories)
+    for ours, theirs in family.categories.items():
+        assert family.category(ours) == family.category(theirs) == ours
+    assert family.category("no such category") == "no such category"
+
+
+def test_words_are_told_and_cells_are_made_or_refused(model):
+    """A family that writes answers in words of its vocabulary; another one refuses with a line."""
+    family, quiet = model.family, InferenceOptions(progress=False, device="cpu")
+    if family.decoding != "autoregressive":
+        with pytest.raises(ValueError, match="writes no sentences"):
+            tell_categories(model, Source(model.vocab), options=quiet)
+        with pytest.raises(ValueError, match="writes no sentences"):
+            generate_cells(model, [CellPrompt(words={})], options=quiet)
+        return
+    words = {name: [f"{name} {i}" for i in range(3)] for name in family.categories}
+    vocab = GeneVocab.from_genes([f"G{i}" for i in range(NUM_GENES)], family.specials, words)
+    knowing = new_model(family.name, vocab, family.sizes["tiny"], seed=1)
+    wanted = [name for asked in family.questions.values() for name in asked]
+    found = tell_categories(knowing, Source(vocab), wanted, options=quiet)
+    assert set(found.words) == set(wanted)
+    for name, label_n in found.words.items():
+        assert set(label_n) <= set(words[name])
+        assert ((found.probs[name] >= 1 / 3) & (found.probs[name] <= 1)).all()
+    first = next(iter(family.questions.values()))[0]
+    prompt = CellPrompt(words={first: words[first][0]}, num_cells=2)
+    made = generate_cells(knowing, [prompt], GenerateConfig(seed=1), max_genes=5, options=quiet)
+    assert made.level_ng.shape == (2, NUM_GENES)

@@ -241,3 +241,20 @@ def test_cells_of_no_gene_or_one_are_no_trouble(name):
                 2 <= length - genes <= 4 for length, genes in zip(tokens.layout.lengths, (0, 1, 12, 2), strict=True)
             )
         assert targets.label_n.tolist() == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_names_the_words_it_speaks_of(name):
+    view, cells = VIEWS[name](), toy_cells()
+    assert isinstance(view.categories, frozenset)
+    bare = replace(cells, obs={key: codes for key, codes in cells.obs.items() if key not in view.categories})
+    if not view.categories:
+        view(bare, ToyTokenizer(), DRAW)
+        return
+    with pytest.raises(ValueError, match="sentences need the cells'"):
+        view(bare, ToyTokenizer(), DRAW)
+    for left_out in view.categories:
+        known = view.categories - {left_out}
+        assert view.narrowed(known).categories <= known
+    codes = {key: cells.obs[key] for key in view.categories}
+    assert view.is_usable(codes).shape == (len(cells),)

@@ -6,8 +6,8 @@ from parity.cases import Case
 from parity.sentences import recorded_cells
 
 from cellwright.models import load
-from cellwright.tasks.generate import TellConfig, tell_cells
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.tell import TellConfig, tell_cells
 from cellwright.types import Draw
 
 NAMES = ["pipeline_tiny", "pipeline_realvocab"]

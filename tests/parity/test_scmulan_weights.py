@@ -97,7 +97,7 @@ def test_vocabulary_given_from_elsewhere(tmp_path):
     shutil.copyfile(SOURCE.folder / "ckpt.pt", tmp_path / "any.pt")
     with pytest.raises(ValueError, match=r"needs a weights file with meta_info.pt beside it"):
         from_released(tmp_path / "any.pt")
-    found = from_released(tmp_path / "any.pt", meta_info=SOURCE.folder / "meta_info.pt")
+    found = from_released(tmp_path / "any.pt", vocab_file=SOURCE.folder / "meta_info.pt")
     network = FAMILIES["scmulan"].build(found.config, found.vocab)
     network.load_state_dict(found.network)
     assert found.config.width == 32

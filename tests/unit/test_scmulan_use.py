@@ -7,8 +7,9 @@ import torch
 from cellwright.models import FAMILIES, load, new_model
 from cellwright.models.scmulan.grow import grow, grow_model
 from cellwright.objectives import TERMS, VIEWS, Objective
-from cellwright.tasks.generate import CellPrompt, GenerateConfig, TellConfig, generate_cells, tell_cells
+from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.tell import TellConfig, tell_cells
 from cellwright.types import CellBatch, Draw
 from cellwright.vocab import GeneVocab
 

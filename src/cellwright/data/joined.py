@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellwright.config import did_you_mean
 from cellwright.data.cells import Cells, open_cells
 from cellwright.data.gene_table import human_genes
 from cellwright.data.panel import select_genes
@@ -45,6 +46,20 @@ class JoinedCells:
 
         frames = [part.obs.assign(source=str(i)) for i, part in enumerate(self.parts)]
         return pd.concat(frames, join="inner")
+
+    def with_obs(self, codes: Mapping[str, np.ndarray]) -> JoinedCells:
+        """Return a view whose batches carry these codes too (name -> integers ``[n]``, -1 = missing)."""
+        pieces = [slice(start, start + len(part)) for start, part in zip(self._start_p, self.parts, strict=False)]
+        return JoinedCells(
+            [
+                part.with_obs({name: np.asarray(code_n)[piece] for name, code_n in codes.items()})
+                for part, piece in zip(self.parts, pieces, strict=True)
+            ]
+        )
+
+    def codes(self, name: str) -> np.ndarray:
+        """Return the codes that `with_obs` gave these cells, int64 ``[n]``."""
+        return np.concatenate([part.codes(name) for part in self.parts])
 
     def record(self) -> dict[str, Any]:
         """Return what each data set was found to be (JSON form)."""
@@ -90,6 +105,7 @@ def open_together(
     min_cells: int = 3,
     layer: str | None = None,
     assume: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> JoinedCells:
     """Open data sets on a new vocabulary of their genes.
 
@@ -109,6 +125,8 @@ def open_together(
         Leave out genes that fewer cells express.
     layer, assume
         Matrix to read and what it holds, for all data sets, as in `open_cells`.
+    metadata
+        Category -> column of obs: their values become words of the vocabulary, and batches carry their codes.
 
     Raises
     ------
@@ -123,22 +141,33 @@ def open_together(
 
     names = dict.fromkeys(name for item in data for name in _symbols(item, layer))
     whole = on(GeneVocab.from_genes(names, specials))
+    obs = _columns(whole, metadata or {})
     cell_v = np.zeros(len(whole.vocab), np.int64)
     for start in range(0, len(whole), 2048):
         gene_z = whole.read(np.arange(start, min(start + 2048, len(whole)))).gene_z
         cell_v += np.bincount(gene_z, minlength=len(cell_v))
-    kept = np.flatnonzero(cell_v >= min_cells)
-    if not len(kept):
+    genes = [whole.vocab.tokens[i] for i in np.flatnonzero(cell_v >= min_cells)]
+    if not genes:
         raise ValueError(f"no gene is expressed in {min_cells} cells; is this the right matrix?")
-    joined = on(_of(whole.vocab, kept, specials))
-    if num_genes is None or num_genes >= len(kept):
-        return joined
-    return on(_of(joined.vocab, select_genes(joined, num_genes), specials))
+    if num_genes is not None and num_genes < len(genes):
+        some = on(GeneVocab.from_genes(genes, specials))
+        genes = [some.vocab.tokens[i] for i in select_genes(some, num_genes)]
+    vocab = GeneVocab.from_metadata(genes, specials, obs, columns=list(obs))
+    joined = on(vocab)
+    return joined.with_obs({name: vocab.codes(name, values) for name, values in obs.items()}) if obs else joined
 
 
-def _of(vocab: GeneVocab, ids: np.ndarray, specials: Mapping[str, str]) -> GeneVocab:
-    """Return a vocabulary of some genes of another one."""
-    return GeneVocab.from_genes([vocab.tokens[i] for i in ids], specials)
+def _columns(joined: JoinedCells, metadata: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Return category -> value of every cell; a column that a data set lacks is a ``ValueError``."""
+    values: dict[str, list[Any]] = {category: [] for category in metadata}
+    for part in joined.parts:
+        obs = part.obs
+        for category, column in metadata.items():
+            if column not in obs:
+                near = did_you_mean(column, map(str, obs)) or f"; columns: {', '.join(map(str, obs)) or 'none'}"
+                raise ValueError(f"{part.contract.source} has no column {column!r} for the category {category!r}{near}")
+            values[category] += obs[column].tolist()
+    return values
 
 
 def _symbols(item: Any, layer: str | None) -> list[str]:

@@ -34,7 +34,7 @@ def shipped() -> dict[str, Path]:
     return {p.name: p for p in sorted(SHIPPED.iterdir()) if p.is_dir()} if SHIPPED.is_dir() else {}
 
 
-def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Model:
+def load(path: str | Path, *, overrides: Sequence[str] = (), vocab: str | Path | None = None) -> Model:
     """Open a model: a cellwright checkpoint folder, a published folder or weights file, or a shipped name.
 
     Parameters
@@ -44,6 +44,9 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Model:
     overrides
         Changes to the architecture record such as ``"pooling=avg-pool"``, for choices that published
         checkpoints do not store.
+    vocab
+        The published vocabulary file, for a published checkpoint that it does not lie beside (scMulan:
+        ``meta_info.pt``).
 
     Raises
     ------
@@ -62,6 +65,8 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Model:
                 f"no model at {str(path)!r}{near} (a checkpoint folder, a weights file, or {names})"
             )
         place = known[str(path)]
+    if vocab is not None:
+        return _load_apart(place, Path(vocab), overrides)
     if place.is_dir() and (place / "config.json").is_file():
         return _load_own(place, overrides)
     for family in FAMILIES.values():
@@ -74,12 +79,23 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Model:
     )
 
 
-def _load_released(family: Family, place: Path, overrides: Sequence[str]) -> Model:
+def _load_apart(place: Path, vocab: Path, overrides: Sequence[str]) -> Model:
+    """Open published weights with a vocabulary file from elsewhere."""
+    if not vocab.is_file():
+        raise FileNotFoundError(f"no vocabulary file at {str(vocab)!r}")
+    takers = [f for f in FAMILIES.values() if f.vocab_file and Path(f.vocab_file).suffix == vocab.suffix]
+    if not takers or (place.is_dir() and (place / "config.json").is_file()):
+        known = ", ".join(f"{f.vocab_file} of {f.title}" for f in FAMILIES.values() if f.vocab_file)
+        raise ValueError(f"{place} takes no vocabulary from {vocab}; only published checkpoints do ({known})")
+    return _load_released(takers[0], place, overrides, vocab)
+
+
+def _load_released(family: Family, place: Path, overrides: Sequence[str], vocab: Path | None = None) -> Model:
     try:
         with warnings.catch_warnings():
             # of a foreign pickle, which is refused with its own words
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            found = family.from_released(place)
+            found = family.from_released(place) if vocab is None else family.from_released(place, vocab)
         config = found.config.override(overrides) if overrides else found.config
         with torch.device("meta"):
             network = family.build(config, found.vocab)

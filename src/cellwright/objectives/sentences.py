@@ -7,6 +7,7 @@ causal networks only, and its answers have names of their own that no other term
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -42,6 +43,17 @@ class SentenceTask(Config):
         if not self.asked and not self.asks_genes:
             raise ValueError(f"the task {self.word!r} asks for nothing; name categories or set asks_genes")
         return self
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories that it speaks of."""
+        return (*self.given, *self.asked)
+
+    def line(self) -> str:
+        """Return it in words."""
+        sides = [[*self.given], [*self.asked]]
+        sides[self.asks_genes].append("genes")
+        return f"{self.word}: {', '.join(sides[0]) or 'nothing'} -> {', '.join(sides[1])}"
 
 
 PUBLISHED_TASKS = (
@@ -98,6 +110,35 @@ class CSentence(Config):
             **cell_answers(cells),
         )
         return tokens, targets
+
+    @property
+    def categories(self) -> frozenset[str]:
+        """Categories that its sentences speak of."""
+        return frozenset(name for task in self.tasks for name in task.categories)
+
+    def narrowed(self, known: Collection[str]) -> CSentence:
+        """Return the view for cells that have words of these categories only.
+
+        Other categories are left out of every sentence; a sentence that asks for nothing then, or in which nothing is
+        left that was given, goes. ``ValueError`` when none stays.
+        """
+        tasks = []
+        for task in self.tasks:
+            given, asked = ([name for name in names if name in known] for names in (task.given, task.asked))
+            if (asked or task.asks_genes) and (given or not task.given):
+                tasks.append(task.record() | {"given": given, "asked": asked})
+        if not tasks:
+            what = f"words of {', '.join(sorted(known))} alone" if known else "genes alone"
+            raise ValueError(f"no sentence can be made of {what}; the sentences are: {'; '.join(self.lines())}")
+        return CSentence.read(self.record() | {"tasks": tasks}, "sentences")
+
+    def is_usable(self, codes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return bool ``[n]``: the cell has all words of at least one sentence. Codes as cells carry them."""
+        return np.any([np.all([codes[c] >= 0 for c in task.categories], axis=0) for task in self.tasks], axis=0)
+
+    def lines(self) -> list[str]:
+        """Return its sentences in words, such as ``annotate: genes -> coarse_type, cell_type``."""
+        return [task.line() for task in self.tasks]
 
     def _words(self, cells: CellBatch, tokenize: SentenceTokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return words before and after the genes in each task ``[n, k, w]``, and whether a cell has all of them."""

@@ -31,6 +31,7 @@ class Clean(Config):
     """Nothing is hidden; only questions about the whole cell are answered (its label, its sequencing batch)."""
 
     answers: ClassVar[frozenset[str]] = CELL_ANSWERS
+    categories: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, cells: CellBatch, tokenize: Tokenizer, draw: Draw) -> tuple[TokenBatch, Targets]:
         """Return the tokens as they are, and the cells' answers."""
@@ -41,6 +42,7 @@ class RandomMask(Config):
     """Hide the values of a random part of each cell's tokens; they are what is asked."""
 
     answers: ClassVar[frozenset[str]] = CELL_ANSWERS | TOKEN_ANSWERS
+    categories: ClassVar[frozenset[str]] = frozenset()
 
     fraction: Fraction | Fractions = 0.4
     """Part of each cell's tokens to hide, rounded down; of several, one is drawn for each minibatch."""
@@ -70,6 +72,7 @@ class GenerativeSplit(Config):
     """
 
     answers: ClassVar[frozenset[str]] = CELL_ANSWERS | TOKEN_ANSWERS
+    categories: ClassVar[frozenset[str]] = frozenset()
 
     fractions: Fractions = (0.25, 0.5, 0.75)
     """Part of each cell's genes to make unknown, rounded down; one is drawn for each minibatch."""

@@ -188,8 +188,7 @@ def annotate_cells(
             f"{model.report.source} has no trained label head; fine-tune it first: "
             "cellwright finetune annotate MODEL DATA --label COLUMN -o RUN"
         )
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; it is a probability, 0 .. 1")
+    check_threshold(threshold)
     prob_nk = np.empty((len(source), len(classes)), np.float32)
     head = model.heads[HEAD]
     with in_use([model.network, head], choose_device(options.device)):
@@ -198,3 +197,9 @@ def annotate_cells(
     if not np.isfinite(prob_nk).all():
         raise ValueError("class probabilities are not finite; the checkpoint is damaged or precision too low")
     return Annotation(classes=tuple(classes), prob_nk=prob_nk, threshold=threshold)
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse what is no probability."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; it is a probability, 0 .. 1")

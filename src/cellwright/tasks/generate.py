@@ -1,154 +1,25 @@
-"""Cells told and made by sentences: what a cell is (annotation, organ), and what a cell of some kind looks like.
+"""Cells made by sentences: what a cell of some kind looks like, gene by gene.
 
-Source: scMulan (Bian et al., RECOMB 2024); published ``scMulan.py`` (`tell_cells`) and the notebooks of the extended
-paper (`generate_cells`). Both need a family that writes sentences. What is told are words: no probabilities come with
-them, and nothing keeps the coarse word before the fine one but what the network has learnt.
+Source: scMulan (Bian et al., RECOMB 2024); the notebooks of the extended paper. It needs a family that writes sentences
+and was trained to write genes. What is made are levels relative to the cell's own highest one, not counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from pydantic import Field
-from tqdm import tqdm
 
-from cellwright.config import Config
-from cellwright.protocols import CellSource
+from cellwright.config import Config, did_you_mean
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, cell_generators, decode
-from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_use
-from cellwright.tasks.smooth import UNCLASSIFIED
-from cellwright.types import Draw, Layout, TokenBatch
-from cellwright.vocab import GeneVocab
-
-
-class TellConfig(Config):
-    """What cells are asked."""
-
-    word: str = "annotate"
-    """Role of the special token that asks: annotate (cell type), place (organ and region)."""
-    asked: tuple[str, ...] = Field(("coarse_type", "cell_type"), min_length=1)
-    """Categories of the words that answer, in order; ("organ", "region") for place."""
-    barred: Literal["said", "said_before_last"] = "said_before_last"
-    """Whether a word can come twice in a row, as when the fine type is the coarse one (published: it can)."""
-    restricted: Literal["in_turn", "any", "no"] = "in_turn"
-    """Which words can be said. in_turn: words of each asked category in its turn, then the end. any: words of any asked
-    category, and the end, in any turn. no (published): all words; an answer that is no word of the asked categories is
-    called unclassified. Trained on sets, a network has no reason to say the coarse word before the fine one."""
-    embedding: Literal["coarse", "task"] = "coarse"
-    """Whose hidden state is the cell embedding: the first answer's (published code) or the asking word's (paper). The
-    published one slips back by a word for each answer that is missing; so does this."""
-    unclassified: str = UNCLASSIFIED
-    """What to call an answer that is no word of the asked categories."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ToldCells:
-    """Answers, in the order of the source."""
-
-    words: dict[str, np.ndarray]
-    """Category -> str ``[n]``."""
-    embedding_nd: np.ndarray
-    """float32 ``[n, d]``."""
-    is_ended_n: np.ndarray
-    """bool: the sentence came to its end within one word more than was asked."""
-
-
-def tell_cells(
-    model: Any, source: CellSource, config: TellConfig | None = None, *, options: InferenceOptions | None = None
-) -> ToldCells:
-    """Ask every cell what it is, as published scMulan annotates: highest score at each word.
-
-    As published, the answers are the last words before the final one: a cell that ends early has its later answers
-    moved up, and earlier ones unclassified.
-
-    Raises
-    ------
-    ValueError
-        When the family writes no sentences, the vocabulary lacks a category or the asking word, or the source was
-        mapped onto another vocabulary.
-    """
-    config, options = config or TellConfig(), options or InferenceOptions()
-    _check_family(model)
-    check_vocab(model, source)
-    answers = {name: set(model.vocab.categories[name]) for name in config.asked if len(model.vocab.category_ids(name))}
-    known = set().union(*answers.values())
-    end = model.vocab.special_id("end")
-    how = DecodeConfig(max_new=len(config.asked) + 1, barred=config.barred)
-    allowed_sv = _allowed(config, model.vocab, end)
-    words = {name: np.full(len(source), config.unclassified, dtype=object) for name in config.asked}
-    embedding_nd = np.empty((len(source), model.network.width), np.float32)
-    is_ended_n = np.zeros(len(source), bool)
-    with in_use([model.network], choose_device(options.device)):
-        for at_n, tokens in _prompts(model, source, config.word, options):
-            written = decode(model.network, tokens, how, end=end, allowed_sv=allowed_sv, is_recorded=True)
-            for at, sentence in zip(at_n, written, strict=True):
-                for place, name in enumerate(config.asked):
-                    word = _word_before_last(sentence, len(config.asked) - place, model)
-                    if word in known:
-                        words[name][at] = word
-                embedding_nd[at] = _embedding(sentence, config).numpy()
-                is_ended_n[at] = sentence.is_ended
-    return ToldCells(
-        words={name: label_n.astype(str) for name, label_n in words.items()},
-        embedding_nd=embedding_nd,
-        is_ended_n=is_ended_n,
-    )
-
-
-def _allowed(config: TellConfig, vocab: GeneVocab, end: int) -> torch.Tensor | None:
-    if config.restricted == "no":
-        return None
-    turns = [vocab.category_ids(name) for name in config.asked]
-    if config.restricted == "any":
-        return allowed_words(len(vocab), [end], *turns)
-    return torch.stack([*(allowed_words(len(vocab), turn) for turn in turns), allowed_words(len(vocab), [end])])
-
-
-def _check_family(model: Any) -> None:
-    if model.family.decoding != "autoregressive":
-        raise ValueError(f"{model.family.title} writes no sentences; use a family that does, such as scMulan")
-
-
-def _precision(tokens: TokenBatch, options: InferenceOptions) -> torch.autocast:
-    """Run the network in the precision asked for; scores of words are formed in float32 either way."""
-    return torch.autocast(tokens.gene_nt.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
-
-
-def _prompts(
-    model: Any, source: CellSource, word: str, options: InferenceOptions
-) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-    """Yield (positions in the source, padded prompts on the network's device); cells of like length together."""
-    changes: dict[str, Any] = {"task_word": word}
-    if options.max_length is not None:
-        changes["max_length"] = options.max_length
-    tokenize = model.tokenizer(**changes)
-    device = next(model.network.parameters()).device
-    with tqdm(total=len(source), desc="tell", unit="cell", disable=not options.progress, leave=False) as bar:
-        for start in range(0, len(source), READ_AHEAD):
-            cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            for at_n in by_length(cells.num_genes_n + 1, options):
-                tokens = tokenize(cells.take(at_n), Draw(options.seed))
-                yield start + at_n, tokens.padded(model.vocab.special_id("pad")).to(device)
-                bar.update(len(at_n))
-
-
-def _word_before_last(sentence: Written, back: int, model: Any) -> str | None:
-    """Return the word so many places before the last one; ``None`` in front of the sentence."""
-    place = len(sentence.entity_t) - 1 - back
-    return model.vocab.tokens[sentence.entity_t[place]] if place >= 0 else None
-
-
-def _embedding(sentence: Written, config: TellConfig) -> torch.Tensor:
-    if config.embedding == "task":
-        return sentence.hidden_at(sentence.prompt_length - 1)
-    # the last word is never read; published code takes the state at the first answer when all were given
-    return sentence.hidden_at(max(len(sentence.entity_t) - 1 - len(config.asked), 0))
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_use
+from cellwright.tasks.tell import check_writes
+from cellwright.types import Layout, TokenBatch
 
 
 class CellPrompt(Config):
@@ -226,8 +97,10 @@ def generate_cells(
         level is out of range.
     """
     config, options = config or GenerateConfig(), options or InferenceOptions()
-    _check_family(model)
+    check_writes(model)
     vocab, end = model.vocab, model.vocab.special_id("end")
+    if max_genes is not None and max_genes < 1:
+        raise ValueError(f"max_genes = {max_genes}; a cell has at least 1")
     if not prompts:
         raise ValueError("no cells were asked for; give at least one prompt")
     starts = [_start(prompt, config, model) for prompt in prompts]
@@ -256,19 +129,29 @@ def generate_cells(
     return _read_cells(written, prompt_n, prompts, model)
 
 
+def _precision(tokens: TokenBatch, options: InferenceOptions) -> torch.autocast:
+    """Run the network in the precision asked for; scores of words are formed in float32 either way."""
+    return torch.autocast(tokens.gene_nt.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+
+
 def _start(prompt: CellPrompt, config: GenerateConfig, model: Any) -> tuple[list[int], list[int]]:
     """Return entities and levels of a prompt: words, the asking word, given genes."""
     vocab, top = model.vocab, model.network.num_levels
     entities = []
     for name, word in prompt.words.items():
-        if not len(vocab.category_ids(name)) or word not in vocab.categories[name]:
-            raise ValueError(f"{word!r} is no {name} that the model knows; it knows {_some(vocab.categories[name])}")
+        known = vocab.categories.get(name, ())
+        if not known:
+            near = did_you_mean(name, vocab.categories) or f"; it knows words of {_some(list(vocab.categories))}"
+            raise ValueError(f"the model knows no category {name!r}{near}")
+        if word not in known:
+            near = did_you_mean(word, known) or f"; it knows {_some(known)}"
+            raise ValueError(f"{word!r} is no {name} that the model knows{near}")
         entities.append(vocab.id(word))
     entities.append(vocab.special_id(config.word))
     genes = set(vocab.genes) if prompt.levels else set()
     for gene, level in prompt.levels.items():
         if gene not in genes:
-            raise ValueError(f"gene {gene!r} is not in the model's vocabulary")
+            raise ValueError(f"gene {gene!r} is not in the model's vocabulary{did_you_mean(gene, genes)}")
         if not 0 <= level <= top:
             raise ValueError(f"{gene} is given level {level}; levels are 0 .. {top}")
     levels = [0] * len(entities) + list(prompt.levels.values())

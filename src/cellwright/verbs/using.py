@@ -6,12 +6,12 @@ changed, except that ``key_added`` asks for a slot in an AnnData to be filled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cellwright.config import Config, versions
-from cellwright.files import atomic_path
-from cellwright.models import FAMILIES, Model, load, shipped
+from cellwright.config import Config, did_you_mean, versions
+from cellwright.models import Model, load
 from cellwright.tasks.inference import InferenceOptions
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cellwright.data.cells import Cells
     from cellwright.tasks.annotate import Annotation
+    from cellwright.tasks.tell import ToldCells
 
 
 STATES = ("raw", "normalised", "log1p", "binned", "unknown")
@@ -38,9 +39,9 @@ class ReadOptions(Config):
     """Leave the matrix on disk and read it in blocks."""
 
 
-def open_model(model: Model | str | Path) -> Model:
-    """Return ``model``, loaded first where a path or a shipped name was given."""
-    return model if isinstance(model, Model) else load(model)
+def open_model(model: Model | str | Path, vocab: str | Path | None = None) -> Model:
+    """Return ``model``, loaded first where a path or a shipped name was given; ``vocab`` as in `load`."""
+    return model if isinstance(model, Model) else load(model, vocab=vocab)
 
 
 def open_data(data: Any, model: Model, read: ReadOptions | None = None) -> Cells:
@@ -59,15 +60,20 @@ def open_data(data: Any, model: Model, read: ReadOptions | None = None) -> Cells
     )
 
 
+def model_record(model: Model) -> dict[str, str]:
+    """Return which model it is, for a record of provenance."""
+    return {
+        "family": model.family.name,
+        "source": model.report.source,
+        "sha256": model.sha256(),
+        "vocab_sha256": model.vocab.sha256,
+    }
+
+
 def provenance(model: Model, source: Cells, run: InferenceOptions) -> dict[str, Any]:
     """Return what a result depends on, for ``uns["cellwright"]``."""
     return {
-        "model": {
-            "family": model.family.name,
-            "source": model.report.source,
-            "sha256": model.sha256(),
-            "vocab_sha256": model.vocab.sha256,
-        },
+        "model": model_record(model),
         "contract": source.contract.record(),
         "options": run.record() | {"ties": run.ties or model.inputs.ties},
         "versions": versions(),
@@ -78,6 +84,8 @@ def embed(
     adata: Any,
     model: Model | str | Path,
     *,
+    position: Literal["task", "coarse"] | None = None,
+    faithful: bool = False,
     key_added: str | None = None,
     read: ReadOptions | None = None,
     run: InferenceOptions | None = None,
@@ -90,6 +98,12 @@ def embed(
         AnnData, or the path of an ``.h5ad``, 10x ``.h5``, 10x matrix folder or ``.zarr``.
     model
         A loaded model, the path of a checkpoint, or the name of a shipped one.
+    position
+        For families that write sentences: whose state is the embedding. ``task`` = the asking word's, ``coarse`` = the
+        first told word's (published scMulan code). ``None`` = the family's own, without telling.
+    faithful
+        For families that write sentences: as the published code does. Genes are matched by spelling only, every word
+        may be said, and the position is ``coarse`` unless it is given.
     key_added
         Also fill ``adata.obsm[key_added]`` and ``adata.uns["cellwright"][key_added]``; needs an AnnData.
     read
@@ -110,16 +124,37 @@ def embed(
     --------
     >>> x_nd = cellwright.embed(adata, "path/to/scGPT_human")  # doctest: +SKIP
     """
-    from cellwright.tasks.embed import embed_cells
-
     is_kept = _may_be_filled(adata, key_added)
     model, run = open_model(model), run or InferenceOptions()
-    source = open_data(adata, model, read)
-    embedding_nd = embed_cells(model, source, run)
+    source = open_data(adata, model, published_reading(read) if faithful else read)
+    embedding_nd = embedding(model, source, run, position=position, is_faithful=faithful)
     if is_kept:
         adata.obsm[key_added] = embedding_nd
-        _note(adata, key_added, provenance(model, source, run))
+        _note(adata, key_added, provenance(model, source, run) | {"position": position, "faithful": faithful})
     return embedding_nd
+
+
+def published_reading(read: ReadOptions | None) -> ReadOptions:
+    """Return how published tools read cells: names are matched by spelling only."""
+    return (read or ReadOptions()).model_copy(update={"genes": "exact"})
+
+
+def embedding(
+    model: Model, source: Cells, run: InferenceOptions, *, position: str | None = None, is_faithful: bool = False
+) -> np.ndarray:
+    """Embed the cells of an opened source; see `embed`."""
+    from cellwright.tasks.embed import embed_cells
+    from cellwright.tasks.tell import TellConfig, choose_questions, tell_cells
+
+    if position is None and not is_faithful:
+        return embed_cells(model, source, run)
+    if position not in (None, "task", "coarse"):
+        near = did_you_mean(position, ("task", "coarse"))
+        raise ValueError(f"position = {position!r}{near or '; choose task or coarse'}")
+    word, (asked, _) = next(iter(choose_questions(model).items()))
+    restricted = "no" if is_faithful else "in_turn"
+    config = TellConfig(word=word, asked=asked, restricted=restricted, embedding=position or "coarse")
+    return tell_cells(model, source, config, options=run).embedding_nd
 
 
 def annotate(
@@ -127,22 +162,33 @@ def annotate(
     model: Model | str | Path,
     *,
     threshold: float = 0.0,
+    tell: Sequence[str] = (),
+    faithful: bool = False,
     key_added: str | None = None,
     read: ReadOptions | None = None,
     run: InferenceOptions | None = None,
-) -> Annotation:
-    """Label cells with a model that was fine-tuned for it.
+) -> Annotation | ToldCells:
+    """Label cells with a model that was fine-tuned for it, or with one that tells what cells are.
+
+    A trained label head is used where there is one, unless ``tell`` or ``faithful`` asks for words.
 
     Parameters
     ----------
     adata
         AnnData or path, see `embed`.
     model
-        A model with a trained label head, for instance a run folder of ``finetune``.
+        A model with a trained label head, for instance a run folder of ``finetune``; or a model of a family that
+        writes sentences.
     threshold
-        Cells whose highest probability is below stay "unassigned", 0 .. 1.
+        Cells whose probability is below stay "unassigned", 0 .. 1.
+    tell
+        Categories to tell, such as ``("organ", "region")``; empty = coarse and fine cell type.
+    faithful
+        Tell as the published code does: genes are matched by spelling only, and every word may be said; an answer that
+        is no cell type is "Unclassified".
     key_added
-        Also fill ``adata.obs[key_added + "_pred"]`` and ``"_prob"``; needs an AnnData.
+        Also fill ``adata.obs[key_added + "_pred"]`` and ``"_prob"`` (and those of other categories, see
+        `annotation_columns`); needs an AnnData.
     read
         How the cells are read.
     run
@@ -150,27 +196,55 @@ def annotate(
 
     Returns
     -------
-    `cellwright.tasks.annotate.Annotation`: classes, probabilities, labels.
+    `cellwright.tasks.annotate.Annotation`: classes, probabilities, labels; or `cellwright.tasks.tell.ToldCells`: words
+    and their probabilities by category.
     """
-    from cellwright.tasks.annotate import annotate_cells
-
     is_kept = _may_be_filled(adata, key_added)
     model, run = open_model(model), run or InferenceOptions()
-    source = open_data(adata, model, read)
-    found = annotate_cells(model, source, run, threshold=threshold)
+    source = open_data(adata, model, published_reading(read) if faithful else read)
+    found = annotation(model, source, run, threshold=threshold, tell=tell, is_faithful=faithful)
     if is_kept:
         for name, column in annotation_columns(found, key_added).items():
             adata.obs[name] = column
-        _note(adata, key_added, provenance(model, source, run) | {"threshold": threshold})
+        asked = {"threshold": threshold, "tell": list(tell), "faithful": faithful}
+        _note(adata, key_added, provenance(model, source, run) | asked)
     return found
 
 
-def annotation_columns(found: Annotation, key: str) -> dict[str, Any]:
-    """Return the columns of obs that hold an annotation: ``<key>_pred`` (categorical) and ``<key>_prob``."""
+def annotation(
+    model: Model,
+    source: Cells,
+    run: InferenceOptions,
+    *,
+    threshold: float = 0.0,
+    tell: Sequence[str] = (),
+    is_faithful: bool = False,
+) -> Annotation | ToldCells:
+    """Label the cells of an opened source; see `annotate`."""
+    from cellwright.tasks.annotate import HEAD, annotate_cells
+    from cellwright.tasks.tell import tell_categories
+
+    if tell or is_faithful or (HEAD not in model.heads and model.family.questions):
+        return tell_categories(model, source, tell, is_faithful=is_faithful, threshold=threshold, options=run)
+    return annotate_cells(model, source, run, threshold=threshold)
+
+
+def annotation_columns(found: Annotation | ToldCells, key: str) -> dict[str, Any]:
+    """Return the columns of obs that hold an annotation, ``<name>_pred`` (categorical) and ``<name>_prob``.
+
+    The name is ``key`` for cell types, ``<key>_coarse`` for told coarse types, and the category for other told words.
+    """
     import pandas as pd
 
-    from cellwright.tasks.annotate import UNASSIGNED
+    from cellwright.tasks.annotate import UNASSIGNED, Annotation
 
+    if not isinstance(found, Annotation):
+        names = {"cell_type": key, "coarse_type": f"{key}_coarse"}
+        columns: dict[str, Any] = {}
+        for category, label_n in found.words.items():
+            name = names.get(category, category)
+            columns |= {f"{name}_pred": pd.Categorical(label_n.astype(object)), f"{name}_prob": found.probs[category]}
+        return columns
     # a class may be called "unassigned" itself
     is_needed = (found.code_n < 0).any() and UNASSIGNED not in found.classes
     categories = [*found.classes, UNASSIGNED] if is_needed else list(found.classes)
@@ -188,110 +262,3 @@ def _note(adata: Any, key: str, record: dict[str, Any]) -> None:
 
     notes = dict(adata.uns.get("cellwright", {}))
     adata.uns["cellwright"] = notes | {key: storable(record)}
-
-
-def inspect(
-    what: Any, *, model: Model | str | Path | None = None, read: ReadOptions | None = None
-) -> tuple[dict[str, Any], list[str]]:
-    """Say what a data set or a model is.
-
-    Parameters
-    ----------
-    what
-        A model (loaded or path) or data (AnnData or path). A path that holds a checkpoint is taken as a model.
-    model
-        For data: whose vocabulary and needs it is held against; ``None`` = all known human genes, any state.
-    read
-        How the cells are read.
-
-    Returns
-    -------
-    The findings as a JSON object and as lines of text.
-    """
-    if isinstance(what, Model) or (isinstance(what, str | Path) and _is_model(what)):
-        return _inspect_model(open_model(what))
-    if model is not None:
-        contract = open_data(what, open_model(model), read).contract
-    else:
-        from cellwright.data.cells import open_cells
-        from cellwright.data.gene_table import human_genes
-        from cellwright.vocab import GeneVocab
-
-        read = read or ReadOptions()
-        known = GeneVocab(tuple(human_genes().id_of))
-        contract = open_cells(
-            what, known, accepts=STATES, layer=read.layer, assume=read.assume, genes=read.genes, backed=read.backed
-        ).contract
-    return {"kind": "data"} | contract.record(), contract.lines()
-
-
-def _is_model(path: str | Path) -> bool:
-    place = Path(path)
-    if str(path) in shipped():
-        return True
-    is_own = place.is_dir() and (place / "config.json").is_file()
-    return place.exists() and (is_own or any(family.is_released(place) for family in FAMILIES.values()))
-
-
-def _inspect_model(model: Model) -> tuple[dict[str, Any], list[str]]:
-    record = {
-        "kind": "model",
-        "family": model.family.name,
-        "num_parameters": model.num_parameters,
-        "config": model.config.record(),
-        "inputs": model.inputs.record(),
-        "heads": {name: list(classes) for name, classes in model.classes.items()},
-        "vocab": {
-            "num_tokens": len(model.vocab),
-            "num_genes": len(model.vocab.genes),
-            "specials": model.vocab.specials,
-            "sha256": model.vocab.sha256,
-        },
-        "sha256": model.sha256(),
-        "report": model.report.record(),
-        "weights_terms": model.family.weights_terms,
-        "citation": model.family.citation,
-    }
-    report = model.report
-    lines = [
-        f"{report.source}: {model.family.title}, {model.num_parameters:,} parameters ({report.kind} format)",
-        f"vocabulary: {len(model.vocab.genes):,} genes and {len(model.vocab.specials)} special tokens",
-        f"tensors: {len(report.loaded)} loaded, 0 missing, 0 of another shape, {len(report.unused)} unused"
-        + (f" ({', '.join(report.unused[:5])})" if report.unused else ""),
-        f"key layout: {report.layout}",
-        *(f"head {name}: {len(classes)} classes ({', '.join(classes[:8])})" for name, classes in model.classes.items()),
-        *(f"head {name}: none" for name in report.absent_heads),
-        *(f"{name}: {value}" for name, value in model.config.record().items()),
-        f"sha256: {record['sha256']}",
-        f"terms: {model.family.weights_terms}",
-    ]
-    return record, lines
-
-
-def convert(model: Model | str | Path, out: str | Path, *, to: str = "cellwright") -> list[str]:
-    """Write a model in another format and return what was done, as lines of text.
-
-    Parameters
-    ----------
-    model
-        Any model that can be opened.
-    out
-        Folder to make; one that holds files is refused.
-    to
-        ``cellwright`` (safetensors and JSON) or ``released`` (the family's published format).
-    """
-    from cellwright.data.write import check_place
-
-    out = Path(out)
-    if to not in ("cellwright", "released"):
-        raise ValueError(f"to = {to!r}; choose cellwright or released")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder; choose another")
-    check_place(out)
-    opened = open_model(model)
-    if to == "released":
-        opened.release(out)
-    else:
-        with atomic_path(out) as draft:
-            opened.save(draft)
-    return [f"{opened.report.source} ({opened.report.kind}, {opened.report.layout}) -> {out} ({to} format)"]

@@ -94,3 +94,23 @@ def test_no_data_and_an_unknown_layer_are_refused():
         open_together([], specials={}, accepts=ACCEPTS)
     with pytest.raises(ValueError, match="spliced"):
         open_together([cells_of(GENES, 5, 0)], specials={}, accepts=ACCEPTS, layer="spliced")
+
+
+def test_metadata_become_words_and_codes():
+    first, second = cells_of(GENES, 3, 0, organ="Lung", sex="f"), cells_of(GENES, 2, 1, organ="Liver")
+    given = {"place": "organ"}
+    joined = open_together(
+        [first, second], specials={"end": "<E>"}, accepts=ACCEPTS, min_cells=1, num_genes=4, metadata=given
+    )
+    assert joined.vocab.categories == {"place": ("Liver", "Lung")}
+    assert len(joined.vocab.genes) == 4
+    assert joined.codes("place").tolist() == [1, 1, 1, 0, 0]
+    batch = joined.read(np.array([4, 0, 3]))
+    assert batch.obs["place"].tolist() == [0, 1, 0]
+    alone = open_together([first, second], specials={"end": "<E>"}, accepts=ACCEPTS, min_cells=1, num_genes=4)
+    assert alone.vocab.genes == joined.vocab.genes
+    assert not alone.vocab.categories
+    with pytest.raises(ValueError, match=r"no column 'orgn' for the category 'place'; did you mean 'organ'\?"):
+        open_together([first], specials={}, accepts=ACCEPTS, min_cells=1, metadata={"place": "orgn"})
+    with pytest.raises(ValueError, match="no column 'sex' for the category 'sex'; columns: organ"):
+        open_together([first, second], specials={}, accepts=ACCEPTS, min_cells=1, metadata={"sex": "sex"})

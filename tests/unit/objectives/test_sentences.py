@@ -88,3 +88,29 @@ def test_the_published_weights_of_both_terms():
     assert report.parts["next_entity"] > 0.3 * len(TOY_VOCAB)  # summed over the vocabulary
     assert set(WORDS) == set(TOY_VOCAB.categories)
     assert torch.isfinite(report.loss)
+
+
+def test_narrowed_to_the_words_that_there_are():
+    view = CSentence()
+    assert view.categories == {"organ", "region", "cell_type", "coarse_type"}
+    assert view.narrowed(view.categories) == view
+    assert view.narrowed({"cell_type"}).lines() == ["annotate: genes -> cell_type", "generate: cell_type -> genes"]
+    assert view.narrowed({"region"}).lines() == ["place: genes -> region"]
+    assert view.narrowed(["coarse_type", "organ"]).lines() == [
+        "annotate: genes -> coarse_type", "place: genes -> organ", "generate: organ -> genes",
+    ]  # fmt: skip
+    kept = CSentence(tasks=(GENERATE.model_copy(update={"weight": 3.0}), ANNOTATE), order="forward").narrowed({"organ"})
+    assert (kept.order, [task.weight for task in kept.tasks]) == ("forward", [3.0])
+    with pytest.raises(ValueError, match=r"no sentence can be made of words of sex alone; the sentences are: annotate"):
+        view.narrowed({"sex"})
+    with pytest.raises(ValueError, match="no sentence can be made of genes alone"):
+        view.narrowed(())
+    from_nothing = CSentence(tasks=(SentenceTask(word="generate", asks_genes=True), ANNOTATE))
+    assert from_nothing.narrowed(()).lines() == ["generate: nothing -> genes"]
+
+
+def test_a_cell_is_usable_with_all_words_of_one_sentence():
+    view = CSentence(tasks=(ANNOTATE, GENERATE))
+    codes = {"coarse_type": [0, -1, 0, -1], "cell_type": [0, 0, -1, -1], "organ": [-1, 1, -1, 0]}
+    found = view.is_usable({name: np.array(code) for name, code in codes.items()})
+    assert found.tolist() == [True, True, False, True]

@@ -1,9 +1,10 @@
 """ScMulan (Bian et al., RECOMB 2024): the family's table line."""
 
-from cellwright.models.scmulan.config import PREPRINT, RELEASED, SMALL, SPECIALS, TINY, ScMulanConfig
+from cellwright.models.scmulan.config import PREPRINT, QUESTIONS, RELEASED, SMALL, SPECIALS, TINY, ScMulanConfig
+from cellwright.models.scmulan.meta import CATEGORIES
 from cellwright.models.scmulan.model import build
 from cellwright.models.scmulan.tokenizer import ScMulanTokenizer
-from cellwright.models.scmulan.weights import find_files, from_released, to_released
+from cellwright.models.scmulan.weights import META, find_files, from_released, to_released
 from cellwright.protocols import Family
 
 FAMILY = Family(
@@ -23,4 +24,7 @@ FAMILY = Family(
     citation="Bian H., Chen Y., Dong X. et al. scMulan: a multitask generative pre-trained language model for "
     "single-cell analysis. RECOMB 2024, Lecture Notes in Computer Science 14758. doi:10.1007/978-1-0716-3989-4_57",
     weights_terms="Published scMulan weights come without terms of their own; their repository's code is MIT.",
+    vocab_file=META,
+    categories=CATEGORIES,
+    questions=QUESTIONS,
 )

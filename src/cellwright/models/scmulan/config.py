@@ -10,6 +10,8 @@ from cellwright.config import Config
 
 SPECIALS = {"end": "<E>", "pad": "<E>", "annotate": "<PCT>", "generate": "<SPToken1>", "place": "<SPToken3>"}
 """There is no pad token: pads stand behind a causal sentence and are never seen, so they carry any id."""
+QUESTIONS = {"annotate": ("coarse_type", "cell_type"), "place": ("organ", "region")}
+"""Role of the asking word -> categories that answer, in published order."""
 
 
 class ScMulanConfig(Config):
@@ -31,7 +33,7 @@ class ScMulanConfig(Config):
     """Most words a cell. Published inference cuts nothing: 2,000 genes and the task word."""
     pooling: Literal["last", "mean"] = "last"
     """How words become the cell embedding: the hidden state of the last word, which is the task word (the paper), or
-    the mean. Published code stores the state of the first *generated* word: see `cellwright.tasks.generate`."""
+    the mean. Published code stores the state of the first *generated* word: see `cellwright.tasks.tell`."""
 
     @model_validator(mode="after")
     def _check(self) -> ScMulanConfig:

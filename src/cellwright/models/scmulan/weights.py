@@ -60,32 +60,37 @@ def published_key(key: str) -> str:
 def find_files(path: Path) -> tuple[Path, Path] | None:
     """Return (weights, meta_info.pt) of a published folder or weights file, or ``None``."""
     meta = (path if path.is_dir() else path.parent) / META
-    if not meta.is_file():
-        return None
+    weights = _weights_in(path)
+    return (weights, meta) if meta.is_file() and weights is not None else None
+
+
+def _weights_in(path: Path) -> Path | None:
+    """Return the weights file that a path is, or that a folder holds."""
     if path.is_file():
-        return (path, meta) if path.suffix in (".pt", ".pth") and path != meta else None
+        return path if path.suffix in (".pt", ".pth") and path.name != META else None
     if (path / WEIGHTS).is_file():
-        return path / WEIGHTS, meta
-    others = sorted(p for p in path.iterdir() if p.suffix in (".pt", ".pth") and p != meta)
-    return (others[0], meta) if len(others) == 1 else None
+        return path / WEIGHTS
+    others = sorted(p for p in path.iterdir() if p.suffix in (".pt", ".pth") and p.name != META)
+    return others[0] if len(others) == 1 else None
 
 
-def from_released(path: Path, *, meta_info: Path | None = None) -> Released:
+def from_released(path: Path, vocab_file: Path | None = None) -> Released:
     """Read a published folder or weights file.
 
     Parameters
     ----------
     path
         The folder, or the weights file in it.
-    meta_info
-        The published vocabulary, where it does not lie beside the weights.
+    vocab_file
+        The published vocabulary (``meta_info.pt``), where it does not lie beside the weights.
 
     Raises
     ------
     ValueError
         Naming what is missing, of another shape, or not supported.
     """
-    found = (path, meta_info) if meta_info is not None else find_files(path)
+    weights = _weights_in(path)
+    found = find_files(path) if vocab_file is None else None if weights is None else (weights, vocab_file)
     if found is None:
         raise ValueError(f"{path} is not a published scMulan checkpoint: it needs a weights file with {META} beside it")
     weights_path, meta_path = found

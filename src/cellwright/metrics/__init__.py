@@ -1,7 +1,8 @@
 """Scores with their range, best value and unit, and intervals for them. Pure numpy and scipy.
 
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
-it is not a class of its own. ``METRICS`` is the table of everything that can be reported.
+it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
+made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
@@ -18,6 +19,51 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+
+from cellwright.metrics.made import (
+    GENERATION_METRICS,
+    CellScore,
+    Markers,
+    choose_markers,
+    generation_interval,
+    nearest_distances,
+    resampled_scores,
+)
+from cellwright.metrics.table import Metric, percentiles
+
+__all__ = [
+    "ECE_BINS",
+    "GENERATION_METRICS",
+    "METRICS",
+    "CellScore",
+    "Markers",
+    "Metric",
+    "SumScore",
+    "Sums",
+    "Tally",
+    "accuracy",
+    "ari",
+    "assigned_accuracy",
+    "assigned_share",
+    "balanced_accuracy",
+    "bootstrap_interval",
+    "choose_markers",
+    "confidence_bins",
+    "confusion",
+    "ece",
+    "generation_interval",
+    "macro_f1",
+    "macro_f1_present",
+    "macro_precision",
+    "macro_recall",
+    "nearest_distances",
+    "nmi",
+    "paired_difference_interval",
+    "per_class",
+    "percentiles",
+    "resampled_scores",
+    "weighted_f1",
+]
 
 ECE_BINS = 15
 _CHUNK_ENTRIES = 4_000_000  # resample counts held at once: 32 MB
@@ -51,25 +97,6 @@ class SumScore:
         """Return the score of these cells."""
         tally = self.tally(*arrays)
         return float(self.finish(tally.sums(np.bincount(tally.kind_n)[None]))[0])
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One score and what a reader must know about it."""
-
-    name: str
-    function: SumScore
-    low: float
-    high: float
-    best: float
-    unit: str
-    """What the number is a share of; empty for an index."""
-    what: str
-
-    @property
-    def is_higher_better(self) -> bool:
-        """Whether a larger value is a better one."""
-        return self.best == self.high
 
 
 def _codes(**code_n: Any) -> list[np.ndarray]:
@@ -267,7 +294,7 @@ def bootstrap_interval(
     With groups, a dozen or more are wanted; with two the interval is only a hint.
     """
     [value_r] = _resampled(_score(metric), [arrays], groups, num_resamples, seed)
-    return _percentiles(value_r, level)
+    return percentiles(value_r, level)
 
 
 def paired_difference_interval(
@@ -287,20 +314,13 @@ def paired_difference_interval(
     """
     calls = [(truth_n, answer) for answer in answers]
     a_r, b_r = _resampled(_score(metric), calls, groups, num_resamples, seed)
-    return _percentiles(a_r - b_r, level)
+    return percentiles(a_r - b_r, level)
 
 
 def _score(name: str) -> SumScore:
     if name not in METRICS:
         raise ValueError(f"no metric {name!r}; there are {', '.join(METRICS)}")
     return METRICS[name].function
-
-
-def _percentiles(value_r: np.ndarray, level: float) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise ValueError(f"interval level {level} must lie between 0 and 1")
-    low, high = np.quantile(value_r, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _resampled(

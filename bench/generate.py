@@ -1,0 +1,232 @@
+"""Telling and making cells with scMulan: ours, in minibatches with a cache, against the published way, one by one.
+
+Published annotation reads the whole sentence of one cell again for every word: three full passes a cell (coarse type,
+fine type, end), heads at the last word alone. Published code makes cells one at a time too; its plain class reads the
+whole sentence again for each word, its cached class only the new one, so both stand beside ours. Ours are `tell_cells`
+and `generate_cells` as users call them. Labels and made cells must be the same, or nothing is reported.
+
+Weights are random: speed does not depend on them. They are larger than a training would begin with, so that labels and
+levels differ between cells. All made cells have the same number of genes (the end is never drawn). Memory is the
+highest resident memory of one run above what was there before it, where the system tells (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import finish, interleave, parser, ratio, summary
+from torch import Tensor
+
+from cellwright.models import FAMILIES, Model, new_model
+from cellwright.tasks.decode import cell_generators
+from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.tell import TellConfig, tell_cells
+from cellwright.types import CellBatch, Draw, Layout, TokenBatch
+from cellwright.vocab import GeneVocab
+
+NUM_GENES = 2000
+WORDS = {
+    "organ": [f"organ {i}" for i in range(7)],
+    "coarse_type": [f"coarse {i}" for i in range(29)],
+    "cell_type": [f"fine {i}" for i in range(109)],
+}
+ASKED = ("coarse_type", "cell_type")
+PROMPT = {"organ": "organ 0", "cell_type": "fine 0"}
+QUIET = InferenceOptions(progress=False, device="cpu")
+
+
+@dataclass
+class MadeUpCells:
+    """A `CellSource` of random cells."""
+
+    cells: CellBatch
+    vocab: GeneVocab
+    state: str = "raw"
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def read(self, rows: np.ndarray) -> CellBatch:  # noqa: D102
+        return self.cells.take(rows)
+
+
+def make_cells(num_cells: int, median: float, seed: int = 0) -> CellBatch:
+    """Draw cells whose numbers of expressed genes are log-normal between 50 and all genes."""
+    rng = np.random.default_rng(seed)
+    length_n = np.clip(rng.lognormal(np.log(median), 0.4, num_cells), 50, NUM_GENES).astype(int)
+    genes = [np.sort(rng.choice(NUM_GENES, length, replace=False)) for length in length_n]
+    value_z = 1 + rng.negative_binomial(0.3, 0.1, length_n.sum())
+    return CellBatch(
+        indptr_n1=np.concatenate([[0], np.cumsum(length_n)]),
+        gene_z=np.concatenate(genes).astype(np.int32),
+        value_z=value_z.astype(np.float32),
+        row_n=np.arange(num_cells),
+        total_n=np.full(num_cells, 5000.0),
+    )
+
+
+def random_model(size: str) -> Model:
+    family = FAMILIES["scmulan"]
+    vocab = GeneVocab.from_genes((f"G{i}" for i in range(NUM_GENES)), family.specials, WORDS)
+    model = new_model("scmulan", vocab, family.sizes[size])
+    model.network.eval().requires_grad_(False)
+    for part in (model.network.blocks, model.network.entity_head, model.network.level_head):
+        for weight in part.parameters():
+            if weight.ndim == 2:  # scores, levels and attention of unit spread and more; norms stay
+                weight *= 2 / (weight.std() * weight.shape[1] ** 0.5)
+    return model
+
+
+def last_scores(model: Model, entity_t: list[int], level_t: list[int]) -> tuple[Tensor, Tensor]:
+    """Read a whole sentence and return the scores and levels of all words at its last one, ``[v]`` each."""
+    tokens = TokenBatch(
+        gene_nt=torch.tensor([entity_t]),
+        value_nt=torch.tensor([level_t], dtype=torch.float32),
+        is_hidden_nt=torch.zeros(1, len(entity_t), dtype=torch.bool),
+        layout=Layout((len(entity_t),), len(entity_t)),
+    )
+    out = model.network(tokens, ("entity", "level"))
+    last_d = out.hidden_ntd[0, -1]
+    return out.entity.weight_vd @ last_d, out.level.weight_vd @ last_d
+
+
+@torch.inference_mode()
+def tell_one_by_one(model: Model, source: MadeUpCells) -> list[tuple[str, ...]]:
+    """Annotate as published: three passes over the whole sentence of each cell, all words but the last said barred."""
+    tokenize, vocab = model.tokenizer(), model.vocab
+    turns = [*(vocab.category_ids(name) for name in ASKED), np.array([vocab.special_id("end")])]
+    labels = []
+    for row in range(len(source)):
+        tokens = tokenize(source.read(np.array([row])), Draw()).packed()
+        entity_t, level_t = tokens.gene_nt[0].tolist(), tokens.value_nt[0].tolist()
+        for allowed in turns:
+            score_v, level_v = last_scores(model, entity_t, level_t)
+            score_v[entity_t[:-1]] = -torch.inf
+            word = int(allowed[int(score_v[torch.from_numpy(allowed)].argmax())])
+            entity_t.append(word)
+            level_t.append(float(level_v[word].round().clamp(0, model.network.num_levels)))
+        labels.append(tuple(vocab.tokens[word] for word in entity_t[-3:-1]))
+    return labels
+
+
+@torch.inference_mode()
+def make_one_by_one(model: Model, num_cells: int, num_genes: int) -> np.ndarray:
+    """Make cells as the published plain class: the whole sentence of one cell read again for each word."""
+    vocab, top = model.vocab, model.network.num_levels
+    gene_ids = torch.from_numpy(vocab.ids(vocab.genes))
+    column_v = np.full(len(vocab), -1)
+    column_v[gene_ids] = np.arange(len(gene_ids))
+    is_barred_v = torch.ones(len(vocab), dtype=torch.bool).scatter_(0, gene_ids, False)
+    level_ng = np.zeros((num_cells, len(gene_ids)), np.float32)
+    for row, generator in enumerate(cell_generators(0, num_cells)):
+        entity_t = [*(vocab.id(word) for word in PROMPT.values()), vocab.special_id("generate")]
+        level_t = [0.0] * len(entity_t)
+        for _ in range(num_genes):
+            score_v, level_v = last_scores(model, entity_t, level_t)
+            score_v[is_barred_v] = -torch.inf
+            score_v[entity_t] = -torch.inf
+            word = int(torch.multinomial(score_v.softmax(-1)[None], 1, generator=generator))
+            entity_t.append(word)
+            level_t.append(float(level_v[word].round().clamp(0, top)))
+            level_ng[row, column_v[word]] = level_t[-1] / np.float32(top)
+    return level_ng
+
+
+def make_ours(model: Model, num_cells: int, num_genes: int, options: InferenceOptions) -> np.ndarray:
+    prompts = [CellPrompt(words=PROMPT, num_cells=num_cells)]
+    made = generate_cells(model, prompts, GenerateConfig(gamma=0.0), max_genes=num_genes, options=options)
+    return made.level_ng.toarray()
+
+
+def tell_ours(model: Model, source: MadeUpCells) -> list[tuple[str, ...]]:
+    told = tell_cells(model, source, TellConfig(asked=ASKED, restricted="in_turn"), options=QUIET)
+    return list(zip(*(told.words[name].tolist() for name in ASKED), strict=True))
+
+
+def peak_memory_mb(way: Callable[[], object]) -> float | None:
+    """Run once; return the highest resident memory above that before, MB (1e6 bytes), or ``None`` off Linux."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier runs left free would hide what this one takes
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the highest so far becomes what is now
+    except (OSError, AttributeError):
+        return None
+    before = _status("VmRSS")
+    way()
+    return round(max(_status("VmHWM") - before, 0.0), 1)
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:"))
+
+
+def compare(case: str, ways: dict[str, Callable[[], object]], asked: argparse.Namespace, num_cells: int) -> list[dict]:
+    """Check that all ways answer the same, time them turn by turn, and return a row each; the published comes first."""
+    answers = {name: way() for name, way in ways.items()}
+    memory_mb = {name: peak_memory_mb(way) for name, way in ways.items()}
+    published = next(iter(ways))
+    for name, answer in answers.items():
+        num_other = sum(not np.array_equal(a, b) for a, b in zip(answers[published], answer, strict=True))
+        assert not num_other, f"{case}: {name} answers otherwise than {published} for {num_other} of {num_cells} cells"
+    num_distinct = len({np.asarray(answer).tobytes() for answer in answers[published]})
+    seconds = interleave(ways, asked.repeats)
+    rows = []
+    for name in ways:
+        rows.append(
+            {
+                "case": case,
+                "way": name,
+                "size": asked.size,
+                "cells": num_cells,
+                "distinct_answers": num_distinct,
+                "cells_per_second": round(num_cells / summary(seconds[name])["median"], 3),
+                "ratio_to_published": round(ratio(seconds[published], seconds[name]), 2),
+                "peak_memory_mb": memory_mb[name],
+                "seconds": {key: round(value, 4) for key, value in summary(seconds[name]).items()},
+            }
+        )
+        print(
+            f"{case:9s} {name:26s} {rows[-1]['cells_per_second']:9.3f} cells/s  "
+            f"x{rows[-1]['ratio_to_published']:<7.2f} {memory_mb[name]} MB"
+        )
+    return rows
+
+
+def main() -> None:
+    options = parser(__doc__.splitlines()[0], repeats=3)
+    options.add_argument("--size", default="small", choices=sorted(FAMILIES["scmulan"].sizes), help="of the network")
+    options.add_argument("--cells", type=int, default=8, help="cells to annotate")
+    options.add_argument("--median", type=float, default=400.0, help="median of their expressed genes")
+    options.add_argument("--made", type=int, default=6, help="cells to make")
+    options.add_argument("--genes", type=int, default=64, help="genes of each made cell")
+    asked = options.parse_args()
+    torch.set_num_threads(asked.threads)
+    model = random_model(asked.size)
+    source = MadeUpCells(make_cells(asked.cells, asked.median), model.vocab)
+    single = QUIET.model_copy(update={"batch_size": 1})
+    tell = {
+        "published": lambda: tell_one_by_one(model, source),
+        "ours": lambda: tell_ours(model, source),
+    }
+    make = {
+        "published, no cache": lambda: make_one_by_one(model, asked.made, asked.genes),
+        "one by one, cache": lambda: make_ours(model, asked.made, asked.genes, single),
+        "ours": lambda: make_ours(model, asked.made, asked.genes, QUIET),
+    }
+    rows = [
+        {**row, "genes": round(float(np.mean(source.cells.num_genes_n)), 1)}
+        for row in compare("annotate", tell, asked, asked.cells)
+    ]
+    rows += [{**row, "genes": asked.genes} for row in compare("make", make, asked, asked.made)]
+    finish("generate", rows, asked.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Commands that train: each leaves a run folder, which is a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellwright.commands.saying import say
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs import ReadOptions
+
+
+def finetune_annotate(
+    model: str,
+    data: Path,
+    *,
+    label: str,
+    out: Path,
+    split_by: str | None = None,
+    mode: str = "full",
+    set_: list[str] | None = None,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Fine-tune a model to label cells, score it on held-out cells beside simple baselines, and write a run folder.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
+    data
+        Labelled cells: .h5ad, 10x .h5 or matrix folder, .zarr.
+    label
+        Column of obs with the cell types.
+    out
+        Run folder to make; it is a model that "annotate" takes.
+    split_by
+        Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" =
+        random cells.
+    mode
+        full | lora | probe | scratch.
+    set
+        Change any option, for instance --set train.max_epochs=3 --set optim.lr=0.001; may be repeated.
+    """
+    from cellwright import verbs
+    from cellwright.evaluate.report import table_text
+
+    changes = [f"mode={mode}", *(set_ or [])]
+    result = verbs.finetune(data, model, label=label, out=out, split_by=split_by, changes=changes, read=read, run=run)
+    warnings = [line for part in result.evaluation.contracts for line in part.lines if line.startswith("warning: ")]
+    say(["", table_text(result.evaluation), "", *warnings, f"report: {result.report}", f"model:  {out}"])
+
+
+def pretrain(
+    data: list[Path],
+    *,
+    out: Path,
+    recipe: str = "scgpt_tiny",
+    layer: str | None = None,
+    assume: str | None = None,
+    set_: list[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> None:
+    """Pre-train a new model on cells, and write a run folder that is itself a model.
+
+    Parameters
+    ----------
+    data
+        One or more files of cells.
+    out
+        Run folder to make.
+    recipe
+        What to train and how: scgpt_tiny, scgpt_demo, scgpt_pretrain, scmulan_tiny, scmulan_pretrain.
+    layer
+        Matrix to read: X, raw, or a layer's name; unset = counts where there are any.
+    assume
+        What the values are, overriding what is detected: raw | normalised | log1p.
+    set
+        Change any option of the recipe, for instance --set train.max_steps=100 --set model.width=128.
+    resume
+        Continue the interrupted run in OUT, with the same recipe, options and data.
+    progress
+        Show progress bars.
+    """
+    from cellwright import verbs
+
+    read = {"data.layer": layer, "data.assume": assume}
+    changes = [*(f"{name}={value}" for name, value in read.items() if value is not None), *(set_ or [])]
+    result = verbs.pretrain(data, recipe=recipe, out=out, changes=changes, resume=resume, is_progress_shown=progress)
+    contracts = result.model.origin["pretraining"]["data"]["contracts"]
+    say(
+        [
+            *(f"{found['source']}: {found['state']['kind']} values" for found in contracts),
+            *(f"warning: {warning}" for found in contracts for warning in found["warnings"]),
+            *(f"sentences of {line}" for line in result.model.origin["pretraining"].get("sentences", ())),
+            f"{result.fit.num_steps} steps in {result.fit.seconds:.0f} s, {result.fit.num_parameters:,} parameters",
+            f"model: {out}",
+        ]
+    )
+
+
+def demo(
+    *,
+    data: Path | None = None,
+    label: str = "cell_type",
+    split_by: str | None = None,
+    assume: str | None = None,
+    out: Path = Path("runs/demo"),
+    seed: int = 0,
+    set_: list[str] | None = None,
+    progress: bool = True,
+) -> None:
+    """Do the main job end to end: pre-train a small model, fine-tune it on one study, annotate the other, report.
+
+    Parameters
+    ----------
+    data
+        Your labelled cells instead of the shipped ones; held-out groups of them are annotated.
+    label
+        Column of obs with the cell types (for --data).
+    split_by
+        Column of obs whose groups are held out whole (for --data); unset = found by name.
+    assume
+        What the values of --data are, overriding what is detected: raw | normalised | log1p.
+    out
+        Folder of runs and report; an earlier demo there is replaced.
+    seed
+        Of everything random.
+    set
+        Change any option: --set pretrain.train.max_epochs=1 --set finetune.optim.lr=0.001.
+    progress
+        Show progress bars.
+    """
+    from cellwright.demo import DemoConfig, OwnData, run_demo
+    from cellwright.evaluate.report import table_text
+
+    config = DemoConfig.standard(seed).override(set_ or [])
+    own = None if data is None else OwnData(path=data, label=label, split_by=split_by, assume=assume)
+    result = run_demo(config, out, own=own, is_progress_shown=progress)
+    say(["", table_text(result.evaluation), "", f"report: {result.report}"])

@@ -1,0 +1,119 @@
+"""Verbs that say what something is, and turn a model into another format. Nothing is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cellwright.files import atomic_path
+from cellwright.models import FAMILIES, Model, shipped
+from cellwright.verbs.using import STATES, ReadOptions, open_data, open_model
+
+
+def inspect(
+    what: Any, *, model: Model | str | Path | None = None, read: ReadOptions | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Say what a data set or a model is.
+
+    Parameters
+    ----------
+    what
+        A model (loaded or path) or data (AnnData or path). A path that holds a checkpoint is taken as a model.
+    model
+        For data: whose vocabulary and needs it is held against; ``None`` = all known human genes, any state.
+    read
+        How the cells are read.
+
+    Returns
+    -------
+    The findings as a JSON object and as lines of text.
+    """
+    if isinstance(what, Model) or (isinstance(what, str | Path) and _is_model(what)):
+        return _inspect_model(open_model(what))
+    if model is not None:
+        contract = open_data(what, open_model(model), read).contract
+    else:
+        from cellwright.data.cells import open_cells
+        from cellwright.data.gene_table import human_genes
+        from cellwright.vocab import GeneVocab
+
+        read = read or ReadOptions()
+        known = GeneVocab(tuple(human_genes().id_of))
+        contract = open_cells(
+            what, known, accepts=STATES, layer=read.layer, assume=read.assume, genes=read.genes, backed=read.backed
+        ).contract
+    return {"kind": "data"} | contract.record(), contract.lines()
+
+
+def _is_model(path: str | Path) -> bool:
+    place = Path(path)
+    if str(path) in shipped():
+        return True
+    is_own = place.is_dir() and (place / "config.json").is_file()
+    return place.exists() and (is_own or any(family.is_released(place) for family in FAMILIES.values()))
+
+
+def _inspect_model(model: Model) -> tuple[dict[str, Any], list[str]]:
+    record = {
+        "kind": "model",
+        "family": model.family.name,
+        "num_parameters": model.num_parameters,
+        "config": model.config.record(),
+        "inputs": model.inputs.record(),
+        "heads": {name: list(classes) for name, classes in model.classes.items()},
+        "vocab": {
+            "num_tokens": len(model.vocab),
+            "num_genes": len(model.vocab.genes),
+            "specials": model.vocab.specials,
+            "categories": {name: len(words) for name, words in model.vocab.categories.items()},
+            "sha256": model.vocab.sha256,
+        },
+        "sha256": model.sha256(),
+        "report": model.report.record(),
+        "weights_terms": model.family.weights_terms,
+        "citation": model.family.citation,
+    }
+    report = model.report
+    lines = [
+        f"{report.source}: {model.family.title}, {model.num_parameters:,} parameters ({report.kind} format)",
+        f"vocabulary: {len(model.vocab.genes):,} genes and {len(model.vocab.specials)} special tokens",
+        *(f"words of {name}: {len(words)} ({', '.join(words[:5])})" for name, words in model.vocab.categories.items()),
+        f"tensors: {len(report.loaded)} loaded, 0 missing, 0 of another shape, {len(report.unused)} unused"
+        + (f" ({', '.join(report.unused[:5])})" if report.unused else ""),
+        f"key layout: {report.layout}",
+        *(f"head {name}: {len(classes)} classes ({', '.join(classes[:8])})" for name, classes in model.classes.items()),
+        *(f"head {name}: none" for name in report.absent_heads),
+        *(f"{name}: {value}" for name, value in model.config.record().items()),
+        f"sha256: {record['sha256']}",
+        f"terms: {model.family.weights_terms}",
+    ]
+    return record, lines
+
+
+def convert(model: Model | str | Path, out: str | Path, *, to: str = "cellwright") -> list[str]:
+    """Write a model in another format and return what was done, as lines of text.
+
+    Parameters
+    ----------
+    model
+        Any model that can be opened.
+    out
+        Folder to make; one that holds files is refused.
+    to
+        ``cellwright`` (safetensors and JSON) or ``released`` (the family's published format).
+    """
+    from cellwright.data.write import check_place
+
+    out = Path(out)
+    if to not in ("cellwright", "released"):
+        raise ValueError(f"to = {to!r}; choose cellwright or released")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not an empty folder; choose another")
+    check_place(out)
+    opened = open_model(model)
+    if to == "released":
+        opened.release(out)
+    else:
+        with atomic_path(out) as draft:
+            opened.save(draft)
+    return [f"{opened.report.source} ({opened.report.kind}, {opened.report.layout}) -> {out} ({to} format)"]

@@ -1,0 +1,130 @@
+"""The verb that makes cells: kinds of cells in words, AnnData out. Nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellwright.config import versions
+from cellwright.models import Model
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.using import model_record, open_model
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellwright.tasks.generate import CellPrompt, GenerateConfig, GeneratedCells
+
+
+def generate(
+    model: Model | str | Path,
+    *,
+    prompt: Mapping[str, str] | Sequence[Mapping[str, str]],
+    num_cells: int = 1,
+    seed: int = 0,
+    force: Mapping[str, int] | None = None,
+    config: GenerateConfig | None = None,
+    max_genes: int | None = None,
+    run: InferenceOptions | None = None,
+) -> AnnData:
+    """Make cells of a kind, gene by gene, with a model that writes sentences.
+
+    Parameters
+    ----------
+    model
+        A loaded model, the path of a checkpoint, or the name of a shipped one; it was trained to make cells.
+    prompt
+        Category -> word, such as ``{"organ": "Heart", "cell_type": "Fibroblast"}``, or several of them. Published names
+        of categories are understood. Words are said in the order of the family's categories, as in training.
+    num_cells
+        Cells of each kind.
+    seed
+        Of what is drawn; the i-th cell depends on (seed, i) alone. It counts before that of ``config``.
+    force
+        Gene -> level that every cell is given, as though it were said already; 0 = held silent.
+    config
+        How words are drawn.
+    max_genes
+        Most genes written a cell; ``None`` = what the architecture was built for.
+    run
+        Device and minibatch size.
+
+    Returns
+    -------
+    AnnData. X: levels as parts of the highest, 0 .. 1 (float32 CSR), relative to each cell's own highest value, no
+    counts. obs: the words of the prompt, ``is_ended``, ``num_other_words``. ``uns["cellwright"]["generated"]``:
+    provenance.
+
+    Raises
+    ------
+    ValueError
+        When the model makes no cells, or a category, word, gene or level is not one that it knows.
+
+    Examples
+    --------
+    >>> made = cellwright.generate("runs/mulan", prompt={"cell_type": "B cell"}, num_cells=100)  # doctest: +SKIP
+    """
+    from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
+    from cellwright.tasks.tell import check_writes
+
+    model, run = open_model(model), run or InferenceOptions()
+    check_writes(model)
+    config = GenerateConfig.read((config or GenerateConfig()).record() | {"seed": seed}, "generate")
+    check_trained(model, config.word)
+    kinds = [prompt] if isinstance(prompt, Mapping) else list(prompt)
+    prompts = [
+        CellPrompt.read(
+            {"words": in_order(model, kind), "levels": dict(force or {}), "num_cells": num_cells}, "generate"
+        )
+        for kind in kinds
+    ]
+    made = generate_cells(model, prompts, config, max_genes=max_genes, options=run)
+    return _as_anndata(
+        made,
+        prompts,
+        {
+            "model": model_record(model),
+            "values": "levels / highest level, relative to each cell's highest value; not counts",
+            "prompts": [kind.record() for kind in prompts],
+            "max_genes": max_genes,
+            "options": config.record() | {"device": run.device, "precision": run.precision},
+            "versions": versions(),
+        },
+    )
+
+
+def in_order(model: Model, words: Mapping[str, str]) -> dict[str, str]:
+    """Return the words of a prompt by our names of categories, in the family's order; unknown categories come last."""
+    given = {model.family.category(name): word for name, word in words.items()}
+    known = [name for name in model.family.categories if name in given]
+    return {name: given[name] for name in [*known, *(name for name in given if name not in known)]}
+
+
+def check_trained(model: Model, word: str) -> None:
+    """Refuse a task word that the model never saw in training, where its checkpoint says what it saw."""
+    sentences = model.origin.get("pretraining", {}).get("sentences")
+    if sentences is not None and not any(line.startswith(f"{word}: ") for line in sentences):
+        raise ValueError(
+            f"{model.report.source} was never trained on the task {word!r} (its sentences: {'; '.join(sentences)}); "
+            "pre-train it with metadata of the cells that it is to make"
+        )
+
+
+def _as_anndata(made: GeneratedCells, prompts: Sequence[CellPrompt], record: dict[str, Any]) -> AnnData:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellwright.data.write import storable
+
+    names = dict.fromkeys(name for kind in prompts for name in kind.words)
+    obs = pd.DataFrame(index=[f"made_{i}" for i in range(len(made.prompt_n))])
+    for name in names:
+        word_k = np.array([kind.words.get(name) for kind in prompts], dtype=object)
+        obs[name] = pd.Categorical(word_k[made.prompt_n])
+    obs["is_ended"] = made.is_ended_n
+    obs["num_other_words"] = made.num_other_n
+    uns = {"cellwright": {"generated": storable(record)}}
+    return AnnData(made.level_ng, obs=obs, var=pd.DataFrame(index=list(made.genes)), uns=uns)
