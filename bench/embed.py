@@ -43,15 +43,22 @@ class MadeUpCells:
         return self.cells.take(rows)
 
 
-def make_cells(num_cells: int, median: float, seed: int = 0) -> CellBatch:
-    """Make cells whose numbers of expressed genes are log-normal between 200 and 3,000.
+def make_cells(
+    num_cells: int,
+    median: float,
+    seed: int = 0,
+    *,
+    bounds: tuple[int, int] = (200, 3000),
+    num_genes: int = NUM_GENES,
+) -> CellBatch:
+    """Make cells whose numbers of expressed genes are log-normal within bounds, of ``num_genes`` genes.
 
     Lengths are the quantiles of that distribution in random order, so that a few cells stand for many.
     """
     rng = np.random.default_rng(seed)
     level_n = rng.permutation((np.arange(num_cells) + 0.5) / num_cells)
-    length_n = np.clip(np.exp(np.log(median) + 0.6 * ndtri(level_n)), 200, 3000).astype(int)
-    genes = [np.sort(rng.choice(NUM_GENES, length, replace=False)) for length in length_n]
+    length_n = np.clip(np.exp(np.log(median) + 0.6 * ndtri(level_n)), *bounds).astype(int)
+    genes = [np.sort(rng.choice(num_genes, length, replace=False)) for length in length_n]
     value_z = 1 + rng.negative_binomial(0.3, 0.1, length_n.sum())
     return CellBatch(
         indptr_n1=np.concatenate([[0], np.cumsum(length_n)]),

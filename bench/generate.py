@@ -15,11 +15,11 @@ from __future__ import annotations
 import argparse
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from embed import MadeUpCells, make_cells
 from timing import finish, interleave, parser, ratio, summary
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from cellwright.tasks.decode import cell_generators
 from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.tell import TellConfig, tell_cells
-from cellwright.types import CellBatch, Draw, Layout, TokenBatch
+from cellwright.types import Draw, Layout, TokenBatch
 from cellwright.vocab import GeneVocab
 
 NUM_GENES = 2000
@@ -40,36 +40,6 @@ WORDS = {
 ASKED = ("coarse_type", "cell_type")
 PROMPT = {"organ": "organ 0", "cell_type": "fine 0"}
 QUIET = InferenceOptions(progress=False, device="cpu")
-
-
-@dataclass
-class MadeUpCells:
-    """A `CellSource` of random cells."""
-
-    cells: CellBatch
-    vocab: GeneVocab
-    state: str = "raw"
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def read(self, rows: np.ndarray) -> CellBatch:  # noqa: D102
-        return self.cells.take(rows)
-
-
-def make_cells(num_cells: int, median: float, seed: int = 0) -> CellBatch:
-    """Draw cells whose numbers of expressed genes are log-normal between 50 and all genes."""
-    rng = np.random.default_rng(seed)
-    length_n = np.clip(rng.lognormal(np.log(median), 0.4, num_cells), 50, NUM_GENES).astype(int)
-    genes = [np.sort(rng.choice(NUM_GENES, length, replace=False)) for length in length_n]
-    value_z = 1 + rng.negative_binomial(0.3, 0.1, length_n.sum())
-    return CellBatch(
-        indptr_n1=np.concatenate([[0], np.cumsum(length_n)]),
-        gene_z=np.concatenate(genes).astype(np.int32),
-        value_z=value_z.astype(np.float32),
-        row_n=np.arange(num_cells),
-        total_n=np.full(num_cells, 5000.0),
-    )
 
 
 def random_model(size: str) -> Model:
@@ -209,7 +179,9 @@ def main() -> None:
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
     model = random_model(asked.size)
-    source = MadeUpCells(make_cells(asked.cells, asked.median), model.vocab)
+    source = MadeUpCells(
+        make_cells(asked.cells, asked.median, bounds=(50, NUM_GENES), num_genes=NUM_GENES), model.vocab
+    )
     single = QUIET.model_copy(update={"batch_size": 1})
     tell = {
         "published": lambda: tell_one_by_one(model, source),
