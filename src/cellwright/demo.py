@@ -28,13 +28,13 @@ from cellwright.evaluate.evaluation import Evaluation, Grouping
 from cellwright.evaluate.study import AnnotationStudy, evaluate_study
 from cellwright.models import Model
 from cellwright.recipes import Recipe, pretrain_model, scgpt_demo
-from cellwright.tasks.annotate import AnnotateConfig, Rows, annotate_cells, train_annotator
+from cellwright.tasks.annotate import AnnotateConfig, annotate_cells, train_annotator
 from cellwright.tasks.embed import embed_cells
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 from cellwright.train.run import open_run
-from cellwright.verbs.training import known_classes, publish
+from cellwright.verbs.training import check_labels, known_classes, publish, without_unknown
 
 REFERENCE, QUERY, SHIPPED_LABEL = "pbmc_facs_zheng", "pbmc3k", "cell_type_coarse"
 TUNED, SCRATCH = "scGPT, pre-trained", "scGPT, from scratch"
@@ -173,8 +173,6 @@ class Demo:
         self.reference = open_cells(job.reference, self.base.vocab, accepts=accepts, assume=job.assume)
         self.query = open_cells(job.query, self.base.vocab, accepts=accepts, assume=job.assume)
         code_n, names = label_codes(self.reference.obs, job.label)
-        if len(names) < 2:
-            raise ValueError(f"column {job.label!r} holds a single class ({names[0]!r}); annotation needs at least two")
         self.split = split_cells(self.reference.obs, by="cells", valid=0.1, seed=self.config.seed, label=job.label)
         self.code_n, self.classes = known_classes(code_n, names, self.split.train)
         self.reference = self.reference.with_obs({"label": self.code_n})
@@ -189,8 +187,7 @@ class Demo:
     def finetune(self, name: str, mode: str) -> None:
         """Fine-tune on the reference and annotate the query."""
         self.announce(f"fine-tuning and annotation: {name}")
-        valid = self.split.valid
-        rows = Rows(train=self.split.train, valid=valid[self.code_n[valid] >= 0])
+        rows = without_unknown(self.split, self.code_n)
         config = self.config.finetune.model_copy(update={"mode": mode})
         folder = open_run(
             self.out / ("finetuned" if mode == "full" else mode), config.record() | {"split": self.split.record()}
@@ -311,6 +308,7 @@ def own_job(own: OwnData, seed: int) -> Job:
     adata = read_anndata(own.path)
     label_codes(adata.obs, own.label)
     split = split_cells(adata.obs, by=own.split_by, valid=0.0, test=0.2, seed=seed, label=own.label)
+    check_labels(*label_codes(adata.obs.iloc[split.train], own.label), own.label)  # before minutes of pre-training
     how = "random cells" if split.by == "cells" else f"{split.by} {', '.join(split.groups['test'])}"
     return Job(
         reference=adata[split.train],

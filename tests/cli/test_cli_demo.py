@@ -45,6 +45,14 @@ def test_mistakes_are_named_before_anything_is_written(words, says, data, tmp_pa
     refused(tmp_path, "demo", "--data", data, "-o", tmp_path / "demo", *words, says=says)
 
 
+def test_one_class_is_refused_before_pre_training(tmp_path):
+    cells = made_up_cells(40)
+    cells.obs["only"] = "T cell"
+    path = write(cells, tmp_path / "mine.h5ad")
+    words = ["demo", "--data", path, "--label", "only", "-o", tmp_path / "demo"]
+    refused(tmp_path, *words, says=["'only'", "single class", "T cell"])
+
+
 def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     refused(tmp_path, "demo", "--data", data, "-o", tmp_path, says=["holds other files than an earlier demo"])

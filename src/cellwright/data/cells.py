@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from cellwright.data.contract import Choice, Contract, choose_matrix, title
 from cellwright.data.genes import GeneMatch, match_genes, organism
 from cellwright.data.mapped import Columns, InMemory, OnDisk
-from cellwright.data.sources import DiskCSC, Opened, is_on_disk, open_source, row_blocks
+from cellwright.data.sources import DiskCSC, Opened, damaged, is_on_disk, open_source, row_blocks
 from cellwright.types import CellBatch
 from cellwright.vocab import GeneVocab
 
@@ -216,8 +216,7 @@ def _naming(opened: Opened) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{opened.name} is damaged ({reason}); copy or download it again") from None
+        raise damaged(opened.name, error) from None
 
 
 def _contract(opened: Opened, choice: Choice, match: GeneMatch, summary: tuple[int | None, float, float]) -> Contract:

@@ -227,7 +227,8 @@ def _open_hdf5(path: Path) -> Opened:
         file.close()
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def damaged(path: Path | str, error: Exception) -> ValueError:
+    """Return the error that names a file whose bytes are not what they should be."""
     return ValueError(f"{path} is damaged ({_first_line(error)}); copy or download it again")
 
 
@@ -243,7 +244,7 @@ def _open_zarr(path: Path) -> Opened:
     try:
         root = zarr.open_group(str(path), mode="r")
     except _DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if "obs" not in root or "var" not in root:
         raise ValueError(f"{path} is a zarr store but not an AnnData one (no obs and var in it)")
     return _open_store(path, root)
@@ -271,7 +272,7 @@ def _open_store(path: Path, root: Any) -> Opened:
         }
     except _DAMAGE as error:
         close()
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     return Opened(name=str(path), obs=obs, var=var, matrices=matrices, raw_var=raw_var, close=close)
 
 
@@ -314,7 +315,7 @@ def _read_10x(path: Path, group: Any, features: str | None = None) -> Opened:
             path, sp.csr_matrix(parts, shape=(num_cells, num_genes)), barcodes=barcodes, columns=columns, kinds=kinds
         )
     except _DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _find(folder: Path, *names: str) -> Path | None:
@@ -337,7 +338,7 @@ def _open_mtx(folder: Path) -> Opened:
     try:
         counts_ng = sp.csr_matrix(mmread(matrix_at).T)
     except _DAMAGE as error:
-        raise _damaged(matrix_at, error) from None
+        raise damaged(matrix_at, error) from None
     if counts_ng.shape != (len(barcodes), len(rows)):
         raise ValueError(
             f"{folder}: matrix.mtx has {counts_ng.shape[1]} genes x {counts_ng.shape[0]} cells, "
@@ -357,7 +358,7 @@ def _lines(path: Path) -> list[str]:
         with opener(path, "rt", encoding="utf-8") as handle:
             return [line.rstrip("\r\n") for line in handle if line.strip()]
     except _DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _genes_only(
