@@ -60,16 +60,18 @@ def _value(text: str) -> Any:
 
 
 def _assign(config: Config, tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set one entry of the tree; new names may come only into tables such as ``data.metadata``, at their end."""
     *parents, last = path.split(".")
-    node, names = tree, type(config).model_fields
+    node, record = tree, config
     for depth, name in enumerate([*parents, last]):
-        if name not in node:
-            near = did_you_mean(name, names if depth == 0 else node)
-            raise ValueError(f"no option {path!r}{near or f'; options here: {sorted(node)}'}")
+        is_new = isinstance(record, dict) and depth == len(parents)
+        if name not in node and not is_new:
+            raise ValueError(f"no option {path!r}{did_you_mean(name, node) or f'; options here: {sorted(node)}'}")
         if depth < len(parents):
             if not isinstance(node[name], dict):
                 raise ValueError(f"no option {path!r}: {'.'.join(parents[: depth + 1])!r} has no parts")
             node = node[name]
+            record = record[name] if isinstance(record, dict) else getattr(record, name)
     node[last] = value
 
 

@@ -21,6 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+VALID_EPOCH = 2**31 - 1
+"""The epoch that validation draws from: always the same, and none that training reaches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -33,6 +36,10 @@ class Draw:
     seed: int = 0
     epoch: int = 0
     step: int = 0
+
+    def __str__(self) -> str:
+        when = "validation" if self.epoch == VALID_EPOCH else f"epoch {self.epoch}"
+        return f"{when}, step {self.step} (seed {self.seed})"
 
     def generator(self) -> torch.Generator:
         """Return a CPU generator keyed by this draw."""

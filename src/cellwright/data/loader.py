@@ -127,7 +127,8 @@ class CellLoader:
         if not len(self):
             world = self._rank_and_world()[1]
             raise ValueError(
-                f"drop_last leaves nothing: {len(self.rows)} rows for {world} x {self.batch_size} cells a step"
+                f"{len(self.rows)} cells make no whole minibatch of {world * self.batch_size}; lower batch_size, or "
+                "give more cells"
             )
 
     def _bounds(self, world: int) -> np.ndarray:

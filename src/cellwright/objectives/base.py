@@ -110,7 +110,7 @@ class Objective(nn.Module):
             bad = next((name for name, part in parts.items() if not torch.isfinite(part)), "the weighted sum")
             value = (parts[bad] if bad in parts else loss).item()
             raise FloatingPointError(
-                f"loss term {bad!r} is {value} at epoch {draw.epoch}, step {draw.step} (seed {draw.seed});"
+                f"loss term {bad!r} is {value} at {draw};"
                 " lower the learning rate, or check the network's weights and the input values"
             )
         return LossReport(loss=loss, parts={name: part.detach() for name, part in parts.items()})

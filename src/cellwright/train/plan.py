@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from cellwright.protocols import Tokenizer
 from cellwright.train.optim import OptimConfig, build_optimiser, freeze
-from cellwright.types import CellBatch, Draw, LossReport
-
-VALID_EPOCH = 2**31 - 1
-"""The epoch that validation draws from: always the same, and none that training reaches."""
+from cellwright.types import VALID_EPOCH, CellBatch, Draw, LossReport
 
 
 class TrainPlan(lightning.LightningModule):

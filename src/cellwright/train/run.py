@@ -208,8 +208,16 @@ def _check(loader: Loader, valid: Loader | None, config: TrainConfig) -> None:
     for option, value in (("keep='best'", config.keep == "best"), ("patience", config.patience is not None)):
         if value and valid is None:
             raise ValueError(f"{option} needs a validation loss, and no validation cells were given")
+    _check_accelerator(config.accelerator)
     if not len(loader) or (valid is not None and not len(valid)):
         raise ValueError("a loader gives no minibatches: too few cells for the minibatch size")
+
+
+def _check_accelerator(name: str) -> None:
+    absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    absent["gpu"] = absent["cuda"] and absent["mps"]
+    if absent.get(name):
+        raise ValueError(f"train.accelerator = {name!r}, and this machine has none; use auto or cpu")
 
 
 def _starting_point(folder: Path, *, resume: bool) -> Path | None:

@@ -78,7 +78,7 @@ def test_stop_and_resume_equals_straight_through(num_rows, batch_size, world, da
 def test_drop_last_gives_whole_batches_only(num_rows, batch_size, world):
     options = {"seed": 0, "drop_last": True}
     if num_rows < batch_size * world:
-        with pytest.raises(ValueError, match="drop_last leaves nothing"):
+        with pytest.raises(ValueError, match="make no whole minibatch"):
             CellLoader(Rows(), np.arange(num_rows), batch_size, place=(0, world), **options)
         return
     ranks = [

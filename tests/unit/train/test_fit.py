@@ -18,8 +18,9 @@ from cellwright.objectives.value import CellValue, MaskedValue
 from cellwright.objectives.views import Clean, RandomMask
 from cellwright.train.checkpoint import read_tree
 from cellwright.train.optim import OptimConfig
-from cellwright.train.plan import VALID_EPOCH, TrainPlan
+from cellwright.train.plan import TrainPlan
 from cellwright.train.run import TrainConfig, fit, open_run
+from cellwright.types import VALID_EPOCH
 
 
 def make_plan(network=None, tokenize=None, terms=None, **optim):
@@ -279,3 +280,12 @@ def test_open_run_refuses_what_it_did_not_make(tmp_path):
     assert open_run(folder, longer, resume=True) == folder
     assert json.loads((folder / "recipe.json").read_text()) == longer
     assert "train.max_steps = 9, before 5" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
+def test_an_absent_accelerator_is_refused_in_one_line(tmp_path, name):
+    with pytest.raises(ValueError, match=f"train.accelerator = '{name}', and this machine has none") as caught:
+        run(make_plan(), tmp_path / "run", accelerator=name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
