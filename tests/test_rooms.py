@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objectives": {"types", "protocols", "config", "tokens", "nn"},
     "train": {"types", "protocols", "config", "files"},
     "tasks": {
-        "types", "protocols", "vocab", "config", "metrics", "data", "tokens", "nn", "objectives", "train", "baselines",
+        "types", "protocols", "vocab", "config", "files", "metrics", "data", "tokens", "nn", "objectives", "train",
+        "baselines",
     },
     "evaluate": {"types", "protocols", "config", "files", "metrics", "data", "baselines", "tasks"},
     "recipes": BELOW_VERBS - {"evaluate"},

@@ -1,7 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`. They are
-imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `index_reference`, `map_reference`, `finetune`, `pretrain`,
+`inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         embed,
         finetune,
         generate,
+        index_reference,
         inspect,
+        map_reference,
         pretrain,
     )
     from cellwright.vocab import GeneVocab
@@ -34,8 +36,10 @@ __all__ = [
     "embed",
     "finetune",
     "generate",
+    "index_reference",
     "inspect",
     "load",
+    "map_reference",
     "pretrain",
 ]
 

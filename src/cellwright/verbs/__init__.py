@@ -3,6 +3,16 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
+from cellwright.verbs.mapping import (
+    check_index_place,
+    index_reference,
+    indexing,
+    map_reference,
+    mapping,
+    mapping_columns,
+    mapping_record,
+    open_index,
+)
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     ReadOptions,
@@ -25,13 +35,21 @@ __all__ = [
     "annotate",
     "annotation",
     "annotation_columns",
+    "check_index_place",
     "convert",
     "embed",
     "embedding",
     "finetune",
     "generate",
+    "index_reference",
+    "indexing",
     "inspect",
+    "map_reference",
+    "mapping",
+    "mapping_columns",
+    "mapping_record",
     "open_data",
+    "open_index",
     "open_model",
     "pretrain",
     "provenance",
