@@ -1,0 +1,158 @@
+"""Rankings of targets, their scores and baselines, gene modules and enrichment."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cellwright.baselines.networks import NETWORK_BASELINES
+from cellwright.data.regulators import read_gene_sets, read_targets
+from cellwright.metrics.networks import NETWORK_METRICS, auprc_ratio, auroc, average_precision, early_precision_ratio
+from cellwright.tasks.gene_embeddings import GeneEmbedding
+from cellwright.tasks.grn import rank_targets, scorable, score_targets, without_self
+from cellwright.tasks.modules import ModuleConfig, enrich, find_modules, module_scores
+
+GENES = tuple(f"G{i}" for i in range(60))
+
+
+def embedding(num_groups=3, seed=0):
+    """60 genes around a few corners: gene i belongs to corner i % num_groups."""
+    generator = np.random.default_rng(seed)
+    x_gd = 5 * np.eye(8)[np.arange(60) % num_groups] + generator.normal(0, 0.5, (60, 8))
+    return GeneEmbedding(genes=GENES, x_gd=x_gd.astype(np.float32), num_cells_g=np.ones(60, np.int64))
+
+
+scores_and_targets = st.integers(0, 10_000).map(
+    lambda seed: (
+        np.random.default_rng(seed).integers(0, 8, 30).astype(float),
+        np.random.default_rng(seed + 1).permutation(np.arange(30) < 1 + seed % 28),
+    )
+)
+
+
+@given(scores_and_targets)
+def test_areas_agree_with_an_independent_implementation(case):
+    score_g, is_target_g = case
+    assert average_precision(score_g, is_target_g) == pytest.approx(average_precision_score(is_target_g, score_g))
+    assert auroc(score_g, is_target_g) == pytest.approx(roc_auc_score(is_target_g, score_g))
+
+
+@given(scores_and_targets)
+def test_early_precision_is_the_mean_over_orders_of_equal_scores(case):
+    score_g, is_target_g = case
+    generator = np.random.default_rng(0)
+    num = is_target_g.sum()
+    found = []
+    for _ in range(300):
+        order = np.lexsort((generator.random(30), -score_g))
+        found.append(is_target_g[order[:num]].mean() / is_target_g.mean())
+    assert early_precision_ratio(score_g, is_target_g) == pytest.approx(np.mean(found), abs=0.35 * 30 / num**1.5)
+
+
+def test_a_perfect_order_scores_best_and_one_score_for_all_is_chance():
+    is_target_g = np.arange(40) < 10
+    assert auroc(is_target_g * 1.0, is_target_g) == 1
+    assert auprc_ratio(is_target_g * 1.0, is_target_g) == 4  # 1 over the share of targets
+    assert early_precision_ratio(is_target_g * 1.0, is_target_g) == 4
+    for metric, chance in (("auprc_ratio", 1), ("early_precision_ratio", 1), ("target_auroc", 0.5)):
+        assert NETWORK_METRICS[metric].function(np.zeros(40), is_target_g) == pytest.approx(chance)
+
+
+def test_scores_refuse_what_cannot_be_scored():
+    with pytest.raises(ValueError, match="0 of 5 genes are targets"):
+        auroc(np.arange(5.0), np.zeros(5, bool))
+    with pytest.raises(ValueError, match="not finite"):
+        auprc_ratio(np.array([0, np.nan]), np.array([True, False]))
+
+
+def test_each_regulator_is_ranked_by_its_own_vector():
+    ranked = rank_targets(embedding(), ["G0", "G1", "G2"])
+    best = ranked.top(10)
+    for name in ("G0", "G1", "G2"):
+        assert {int(gene[1:]) % 3 for gene, _ in best[name]} == {int(name[1:]) % 3}
+        assert name not in [gene for gene, _ in best[name]]
+        assert [score for _, score in best[name]] == sorted((score for _, score in best[name]), reverse=True)
+    with pytest.raises(ValueError, match="1 genes have no embedding: TP53"):
+        rank_targets(embedding(), ["TP53"])
+
+
+def test_scores_of_a_planted_network_and_of_a_shuffled_one():
+    targets = {f"G{r}": frozenset(gene for gene in GENES if int(gene[1:]) % 3 == r) - {f"G{r}"} for r in range(3)}
+    known = scorable(targets | {"ABSENT": frozenset(GENES)}, GENES)
+    assert set(known) == set(targets)
+    scores = score_targets(rank_targets(embedding(), list(known)), known)
+    assert min(scores["target_auroc"].values()) == 1
+    shuffled = without_self(list(known), GENES, np.random.default_rng(1).random((3, 60)))
+    assert np.mean([*score_targets(shuffled, known)["target_auroc"].values()]) == pytest.approx(0.5, abs=0.15)
+    with pytest.raises(
+        ValueError, match="of 3 regulators with known targets, 3 are among the 60 genes and none has 30"
+    ):
+        scorable(targets, GENES, min_targets=30)
+
+
+def test_baselines_rank_with_the_genes_that_move_together():
+    generator = np.random.default_rng(0)
+    common_n = generator.poisson(3, 200)
+    value_ng = generator.poisson(2, (200, 20)).astype(float)
+    value_ng[:, :5] += common_n[:, None]
+    matrix_ng = sparse.csr_matrix(np.log1p(value_ng))
+    for name in ("pearson", "spearman"):
+        score_rg = NETWORK_BASELINES[name].rank(matrix_ng, [0, 10])
+        assert set(np.argsort(-score_rg[0])[:5]) == set(range(5)), name
+        assert score_rg[0, 0] == pytest.approx(1)
+    by_mean = NETWORK_BASELINES["mean_expression"].rank(matrix_ng, [0, 10])
+    np.testing.assert_array_equal(by_mean[0], by_mean[1])
+    first, again, other = (NETWORK_BASELINES["random"].rank(matrix_ng, [0], seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_modules_are_the_planted_groups_and_cells_use_them():
+    pytest.importorskip("leidenalg")
+    modules = find_modules(embedding(), ModuleConfig(resolution=0.5))
+    assert {frozenset(int(gene[1:]) % 3 for gene in module) for module in modules} == {frozenset({k}) for k in range(3)}
+    value_ng = np.random.default_rng(0).poisson(2, (30, 60)).astype(float)
+    value_ng[:10, ::3] += 5
+    score_nm = module_scores(sparse.csr_matrix(value_ng), GENES, [GENES[::3], GENES[1::3]])
+    assert score_nm[:10, 0].min() > score_nm[10:, 0].max()
+    with pytest.raises(ValueError, match="have no 15 neighbours"):
+        find_modules(GeneEmbedding(genes=GENES[:9], x_gd=np.ones((9, 2), np.float32), num_cells_g=np.ones(9)))
+
+
+def test_enrichment_finds_the_set_and_corrects_for_all_tests():
+    modules = [GENES[:10], GENES[30:40]]
+    sets = {"first": frozenset(GENES[:12]), "spread": frozenset(GENES[::6]), "elsewhere": frozenset({"X", "Y"})}
+    found = enrich(modules, sets, GENES)
+    assert (found[0].module, found[0].gene_set, found[0].num_shared) == (0, "first", 10)
+    assert found[0].p_value == pytest.approx(66 / 75394027566, rel=1e-9)  # C(12, 10) / C(60, 10)
+    assert all(pair.q_value >= pair.p_value for pair in found)
+    assert {pair.gene_set for pair in found} == {"first", "spread"}
+    with pytest.raises(ValueError, match="share no gene with the background"):
+        enrich(modules, {"elsewhere": frozenset({"X"})}, GENES)
+
+
+def test_tables_of_targets_are_read_in_their_kinds(tmp_path):
+    table = tmp_path / "targets.tsv.gz"
+    with gzip.open(table, "wt") as handle:
+        handle.write("source\ttarget\tevidence\nMYC\tTERT\t3\nMYC\tMYC\t1\nSPI1\tBGLAP\t2\n")
+    assert read_targets(table) == {"MYC": {"TERT"}, "SPI1": {"BGLAP"}}
+    listed = tmp_path / "chip.json"
+    listed.write_text(json.dumps({"TP53 HEPG2": ["MDM2"], "TP53 K562": ["CDKN1A", "TP53"]}))
+    assert read_targets(listed) == {"TP53": {"MDM2", "CDKN1A"}}
+    bad = tmp_path / "bad.csv"
+    bad.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="needs the columns regulator and target; it has a, b"):
+        read_targets(bad)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_targets(tmp_path / "none.tsv")
+    sets = tmp_path / "sets.gmt"
+    sets.write_text("one\tabout it\tMYC\tTP53,1.0\n\ntwo\t\tSPI1\n")
+    assert read_gene_sets(sets) == {"one": {"MYC", "TP53"}, "two": {"SPI1"}}
+    sets.write_text("one about it MYC\n")
+    with pytest.raises(ValueError, match="line 1: name, description and genes"):
+        read_gene_sets(sets)
