@@ -117,7 +117,7 @@ def test_modules_are_the_planted_groups_and_cells_use_them():
     modules = find_modules(embedding(), ModuleConfig(resolution=0.5))
     assert {frozenset(int(gene[1:]) % 3 for gene in module) for module in modules} == {frozenset({k}) for k in range(3)}
     value_ng = np.random.default_rng(0).poisson(2, (30, 60)).astype(float)
-    value_ng[:10, ::3] += 5
+    value_ng[:10, ::3] += 15
     score_nm = module_scores(sparse.csr_matrix(value_ng), GENES, [GENES[::3], GENES[1::3]])
     assert score_nm[:10, 0].min() > score_nm[10:, 0].max()
     with pytest.raises(ValueError, match="have no 15 neighbours"):
