@@ -1,6 +1,7 @@
 """The public verbs, for Python and for the command line alike; `cellwright` re-exports them."""
 
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
@@ -9,6 +10,7 @@ from cellwright.verbs.using import (
     annotate,
     annotation,
     annotation_columns,
+    check_columns,
     embed,
     embedding,
     open_data,
@@ -18,6 +20,7 @@ from cellwright.verbs.using import (
 )
 
 __all__ = [
+    "AnswerOptions",
     "FinetuneResult",
     "InferenceOptions",
     "PretrainResult",
@@ -25,6 +28,9 @@ __all__ = [
     "annotate",
     "annotation",
     "annotation_columns",
+    "answer_lines",
+    "answer_record",
+    "check_columns",
     "convert",
     "embed",
     "embedding",
