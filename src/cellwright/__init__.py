@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
+        AnswerOptions,
         InferenceOptions,
         ReadOptions,
         annotate,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cellwright.vocab import GeneVocab
 
 __all__ = [
+    "AnswerOptions",
     "GeneVocab",
     "InferenceOptions",
     "Model",

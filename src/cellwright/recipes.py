@@ -281,8 +281,20 @@ def pretrain_model(
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}
     if metadata:
         model.origin["pretraining"]["sentences"] = view.lines()
+        if (hierarchy := told_hierarchy(model, source, split.train)) is not None:
+            model.origin["pretraining"]["hierarchy"] = hierarchy
     model.save(folder)
     return model, result
+
+
+def told_hierarchy(model: Model, source: Any, rows: np.ndarray) -> dict[str, list[str]] | None:
+    """Return fine word -> coarse words that the training cells had with it; ``None`` when they lack one of the two."""
+    from cellwright.tasks.hierarchy import told_together
+
+    pair = next((asked for asked in model.family.questions.values() if len(asked) == 2), None)
+    if pair is None or not all(model.vocab.categories.get(name) for name in pair):
+        return None
+    return told_together(*(source.codes(name)[rows] for name in pair), *(model.vocab.categories[name] for name in pair))
 
 
 def check_usable(view: Any, source: Any) -> None:

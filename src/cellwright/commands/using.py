@@ -7,11 +7,11 @@ from pathlib import Path
 from cellwright.commands.saying import say
 from cellwright.config import Config
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs import ReadOptions
+from cellwright.verbs import AnswerOptions, ReadOptions
 
 
-class TellOptions(Config):
-    """How cells are told by a model of a family that writes sentences."""
+class TellOptions(AnswerOptions):
+    """How cells are told by a model of a family that writes sentences, and how answers are given."""
 
     tell: str | None = None
     """Categories to tell, separated by commas (organ,region); unset = coarse and fine cell type."""
@@ -89,7 +89,8 @@ def annotate(
     data
         Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
     out
-        File to write: DATA with obs["<key>_pred"] and obs["<key>_prob"]; told cells have obs["<key>_coarse_pred"] too.
+        File to write: DATA with obs["<key>_pred"] and obs["<key>_prob"]; told cells have obs["<key>_coarse_pred"] too,
+        broader answers obs["<key>_level"].
     threshold
         Cells whose probability is below are "unassigned", 0 .. 1.
     key
@@ -105,13 +106,14 @@ def annotate(
     opened = verbs.open_model(model, vocab)
     source = verbs.open_data(data, opened, verbs.published_reading(read) if how.faithful else read)
     asked = _items(how.tell or "", "--tell")
-    found = verbs.annotation(opened, source, run, threshold=threshold, tell=asked, is_faithful=how.faithful)
-    record = {key: verbs.provenance(opened, source, run) | {"threshold": threshold} | how.record()}
-    columns = verbs.annotation_columns(found, key)
-    write_h5ad(data, out, obs=columns, uns={"cellwright": record})
-    say(source.contract.lines())
+    verbs.check_columns(source.obs.columns, key, how)
+    found = verbs.annotation(opened, source, run, threshold=threshold, tell=asked, is_faithful=how.faithful, answer=how)
+    about = {"threshold": threshold} | verbs.answer_record(found, how)
+    columns = verbs.annotation_columns(found, key, has_ids=how.ontology)
+    write_h5ad(data, out, obs=columns, uns={"cellwright": {key: verbs.provenance(opened, source, run) | about}})
+    say([*source.contract.lines(), *verbs.answer_lines(found)])
     for name in columns:
-        if name.endswith("_pred"):
+        if name.endswith(("_pred", "_level", "_smoothed")):
             say([f"{count:8d}  {word}" for word, count in columns[name].value_counts().items()])
     say([f"wrote {out}: " + ", ".join(f'obs["{name}"]' for name in columns)])
 

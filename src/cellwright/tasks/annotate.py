@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ from cellwright.tasks.embed import check_vocab
 from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, run_network
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
+
+if TYPE_CHECKING:
+    from cellwright.tasks.answers import Answers
+    from cellwright.tasks.smooth import SmoothedLabels
 
 UNASSIGNED = "unassigned"
 HEAD = "label"
@@ -75,6 +79,10 @@ class Annotation:
     """float32 ``[n, k]``, rows sum to 1."""
     threshold: float
     """Cells whose highest probability lies under it are unassigned."""
+    answers: Answers | None = None
+    """Broader answers along a hierarchy, where they were asked for; classes and probabilities are as without."""
+    smoothed: SmoothedLabels | None = None
+    """Labels after the vote of neighbouring cells, where it was asked for."""
 
     @property
     def prob_n(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Labels by the vote of neighbouring cells: published scMulan's last step of annotation, as a pure function.
 
-Source: ``cell_type_smoothing`` of the published code, which takes 15 neighbours of a PCA. Smoothing by neighbours
+Source: ``cell_type_smoothing`` of the published code, which takes 15 neighbours of a PCA; `neighbour_distances` finds
+them among embeddings. Smoothing by neighbours
 makes labels follow clusters: it repairs single cells and erases rare types among many others.
 """
 
@@ -79,3 +80,44 @@ def smooth_labels(
             if score_n[cell] >= share:
                 smoothed[cell] = winner
     return SmoothedLabels(label_n=smoothed.astype(str), score_n=score_n)
+
+
+def neighbour_distances(
+    embedding_nd: np.ndarray, *, num_neighbours: int = 15, num_components: int = 10
+) -> sp.csr_matrix:
+    """Return the distances of each cell to its nearest others, in the first principal components (published: 10).
+
+    Parameters
+    ----------
+    embedding_nd
+        float ``[n, d]``; the components are those of these cells.
+    num_neighbours
+        Neighbours of each cell, itself among them (so one fewer others); all others where there are not so many.
+    num_components
+        Principal components, no more than cells and dimensions allow.
+
+    Returns
+    -------
+    ``[n, n]``, distances of row to column; what is not stored is no neighbour. Exact: no approximate search, no random
+    numbers.
+
+    Raises
+    ------
+    ValueError
+        When the embedding is not finite, or a number is too small.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+
+    n = len(embedding_nd)
+    if num_neighbours < 2 or num_components < 1:
+        raise ValueError(
+            f"num_neighbours = {num_neighbours}, num_components = {num_components}: at least 2 and 1 are needed"
+        )
+    if not np.isfinite(embedding_nd).all():
+        raise ValueError("the embedding is not finite; cells cannot be compared by it")
+    if n < 2:
+        return sp.csr_matrix((n, n))
+    num = min(num_components, n - 1, embedding_nd.shape[1])
+    x_nd = PCA(num, svd_solver="full").fit_transform(embedding_nd.astype(np.float64))
+    return NearestNeighbors(n_neighbors=min(num_neighbours - 1, n - 1)).fit(x_nd).kneighbors_graph(mode="distance")

@@ -2,7 +2,8 @@
 
 Source: scMulan (Bian et al., RECOMB 2024); published ``scMulan.py``. It needs a family that writes sentences. What is
 told are words; nothing keeps the coarse word before the fine one but what the network has learnt. The probability of
-a word is its share among the words that could be said in its place.
+a word is its share among the words that could be said in its place. With a hierarchy, coarse and fine word are chosen
+together among the pairs that it allows (`cellwright.tasks.pairs`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from tqdm import tqdm
 from cellwright.config import Config, did_you_mean
 from cellwright.protocols import CellSource
 from cellwright.tasks.annotate import UNASSIGNED, check_threshold
+from cellwright.tasks.answers import Answers
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, decode
 from cellwright.tasks.embed import check_vocab
+from cellwright.tasks.hierarchy import WordHierarchy
 from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_use
-from cellwright.tasks.smooth import UNCLASSIFIED
+from cellwright.tasks.pairs import PairProbs, score_pairs
+from cellwright.tasks.smooth import UNCLASSIFIED, SmoothedLabels
 from cellwright.types import Draw, TokenBatch
 from cellwright.vocab import GeneVocab
 
@@ -55,11 +59,20 @@ class ToldCells:
     """Category -> str ``[n]``."""
     probs: dict[str, np.ndarray]
     """Category -> float32 ``[n]``: share of the word among those that could be said in its place (softmax of scores), 0
-    for an unclassified cell. With ``restricted="in_turn"`` these are the words of the category alone."""
+    for an unclassified cell. With ``restricted="in_turn"`` these are the words of the category alone. With a hierarchy,
+    that of the fine word is the probability of the pair, p(coarse) p(fine | coarse said)."""
     embedding_nd: np.ndarray
     """float32 ``[n, d]``."""
     is_ended_n: np.ndarray
     """bool: the sentence came to its end within one word more than was asked."""
+    pairs: PairProbs | None = None
+    """Of a question with a hierarchy: the probabilities of all pairs."""
+    hierarchy: WordHierarchy | None = None
+    """The hierarchy that the pairs obey."""
+    answers: Answers | None = None
+    """Broader answers along a hierarchy, where they were asked for; words and their probabilities are as without."""
+    smoothed: SmoothedLabels | None = None
+    """Labels after the vote of neighbouring cells, where it was asked for."""
 
 
 def tell_cells(
@@ -121,6 +134,60 @@ def check_writes(model: Any) -> None:
         raise ValueError(f"{model.family.title} writes no sentences; use a family that does, such as scMulan")
 
 
+def tell_pairs(
+    model: Any,
+    source: CellSource,
+    hierarchy: WordHierarchy,
+    *,
+    word: str,
+    asked: Sequence[str],
+    coverage: float = 0.0,
+    options: InferenceOptions | None = None,
+) -> ToldCells:
+    """Ask every cell for a coarse and a fine word, and answer with the likeliest pair that the hierarchy allows.
+
+    Parameters
+    ----------
+    model
+        A model of a family that writes sentences.
+    source
+        Cells mapped onto its vocabulary.
+    hierarchy
+        Which pairs there are, see `cellwright.tasks.hierarchy.model_hierarchy`.
+    word
+        Role of the special token that asks.
+    asked
+        Names of the categories: coarse and fine, or fine alone.
+    coverage
+        How much of the probability must be known pair by pair, see `score_pairs`.
+
+    Returns
+    -------
+    Answers with ``pairs``. The probability of the coarse word is p(coarse), that of the fine word p(coarse, fine).
+    Where a coarse word has no fine ones, it stands in both places.
+    """
+    options = options or InferenceOptions()
+    check_writes(model)
+    check_vocab(model, source)
+    with in_use([model.network], choose_device(options.device)):
+        pairs = score_pairs(
+            model.network,
+            _prompts(model, source, word, options),
+            len(source),
+            vocab=model.vocab,
+            hierarchy=hierarchy,
+            coverage=coverage,
+        )
+    return ToldCells(
+        words=dict(zip(reversed(asked), reversed(pairs.words()), strict=False)),
+        probs=dict(zip(reversed(asked), (pairs.prob_n, pairs.coarse_prob_n), strict=False)),
+        embedding_nd=pairs.embedding_nd,
+        is_ended_n=np.ones(len(source), bool),
+        pairs=pairs,
+        hierarchy=hierarchy,
+    )
+
+
 def _prompts(
     model: Any, source: CellSource, word: str, options: InferenceOptions
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
@@ -163,6 +230,8 @@ def tell_categories(
     *,
     is_faithful: bool = False,
     threshold: float = 0.0,
+    hierarchy: WordHierarchy | None = None,
+    coverage: float = 0.0,
     options: InferenceOptions | None = None,
 ) -> ToldCells:
     """Tell words of chosen categories, by the questions that the family knows.
@@ -178,6 +247,10 @@ def tell_categories(
         is unclassified.
     threshold
         Words whose probability is below are "unassigned", 0 .. 1.
+    hierarchy
+        Of the words of the family's first question: its answer is the likeliest pair that the hierarchy allows.
+    coverage
+        See `tell_pairs`.
 
     Returns
     -------
@@ -192,8 +265,12 @@ def tell_categories(
     questions = choose_questions(model, wanted)
     words, probs, told = {}, {}, []
     for word, (asked, kept) in questions.items():
-        config = TellConfig(word=word, asked=asked, restricted="no" if is_faithful else "in_turn")
-        told.append(tell_cells(model, source, config, options=options))
+        if hierarchy is not None and not is_faithful and word == next(iter(model.family.questions)):
+            one = tell_pairs(model, source, hierarchy, word=word, asked=asked, coverage=coverage, options=options)
+        else:
+            config = TellConfig(word=word, asked=asked, restricted="no" if is_faithful else "in_turn")
+            one = tell_cells(model, source, config, options=options)
+        told.append(one)
         for name in kept:
             label_n, probs[name] = told[-1].words[name], told[-1].probs[name]
             words[name] = np.where(probs[name] >= threshold, label_n.astype(object), UNASSIGNED).astype(str)
@@ -202,6 +279,8 @@ def tell_categories(
         probs=probs,
         embedding_nd=told[0].embedding_nd,
         is_ended_n=np.all([part.is_ended_n for part in told], axis=0),
+        pairs=next((part.pairs for part in told if part.pairs is not None), None),
+        hierarchy=next((part.hierarchy for part in told if part.hierarchy is not None), None),
     )
 
 

@@ -1,6 +1,7 @@
 """The public verbs, for Python and for the command line alike; `cellwright` re-exports them."""
 
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
@@ -19,6 +20,7 @@ from cellwright.verbs.using import (
     annotate,
     annotation,
     annotation_columns,
+    check_columns,
     embed,
     embedding,
     open_data,
@@ -28,6 +30,7 @@ from cellwright.verbs.using import (
 )
 
 __all__ = [
+    "AnswerOptions",
     "FinetuneResult",
     "InferenceOptions",
     "PretrainResult",
@@ -36,6 +39,9 @@ __all__ = [
     "annotation",
     "annotation_columns",
     "check_index_place",
+    "answer_lines",
+    "answer_record",
+    "check_columns",
     "convert",
     "embed",
     "embedding",

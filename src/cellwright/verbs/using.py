@@ -6,13 +6,24 @@ changed, except that ``key_added`` asks for a slot in an AnnData to be filled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cellwright.config import Config, did_you_mean, versions
 from cellwright.models import Model, load
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.answering import (
+    COVERAGE,
+    AnswerOptions,
+    answer_columns,
+    answer_record,
+    check_asked,
+    chosen_hierarchy,
+    tells_types,
+    with_answers,
+    with_smoothed,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,6 +175,7 @@ def annotate(
     threshold: float = 0.0,
     tell: Sequence[str] = (),
     faithful: bool = False,
+    answer: AnswerOptions | None = None,
     key_added: str | None = None,
     read: ReadOptions | None = None,
     run: InferenceOptions | None = None,
@@ -186,6 +198,8 @@ def annotate(
     faithful
         Tell as the published code does: genes are matched by spelling only, and every word may be said; an answer that
         is no cell type is "Unclassified".
+    answer
+        How answers are given: by which hierarchy, as broader terms where a fine one is unsure, smoothed by neighbours.
     key_added
         Also fill ``adata.obs[key_added + "_pred"]`` and ``"_prob"`` (and those of other categories, see
         `annotation_columns`); needs an AnnData.
@@ -197,17 +211,19 @@ def annotate(
     Returns
     -------
     `cellwright.tasks.annotate.Annotation`: classes, probabilities, labels; or `cellwright.tasks.tell.ToldCells`: words
-    and their probabilities by category.
+    and their probabilities by category. Either has ``answers`` where broader terms were asked for.
     """
-    is_kept = _may_be_filled(adata, key_added)
+    is_kept, answer = _may_be_filled(adata, key_added), answer or AnswerOptions()
+    if is_kept:
+        check_columns(adata.obs.columns, key_added, answer)
     model, run = open_model(model), run or InferenceOptions()
     source = open_data(adata, model, published_reading(read) if faithful else read)
-    found = annotation(model, source, run, threshold=threshold, tell=tell, is_faithful=faithful)
+    found = annotation(model, source, run, threshold=threshold, tell=tell, is_faithful=faithful, answer=answer)
     if is_kept:
-        for name, column in annotation_columns(found, key_added).items():
+        for name, column in annotation_columns(found, key_added, has_ids=answer.ontology).items():
             adata.obs[name] = column
         asked = {"threshold": threshold, "tell": list(tell), "faithful": faithful}
-        _note(adata, key_added, provenance(model, source, run) | asked)
+        _note(adata, key_added, provenance(model, source, run) | asked | answer_record(found, answer))
     return found
 
 
@@ -219,21 +235,53 @@ def annotation(
     threshold: float = 0.0,
     tell: Sequence[str] = (),
     is_faithful: bool = False,
+    answer: AnswerOptions | None = None,
 ) -> Annotation | ToldCells:
     """Label the cells of an opened source; see `annotate`."""
-    from cellwright.tasks.annotate import HEAD, annotate_cells
-    from cellwright.tasks.tell import tell_categories
+    from cellwright.tasks.annotate import HEAD, annotate_cells, check_threshold
+    from cellwright.tasks.tell import choose_questions, tell_categories
 
-    if tell or is_faithful or (HEAD not in model.heads and model.family.questions):
-        return tell_categories(model, source, tell, is_faithful=is_faithful, threshold=threshold, options=run)
-    return annotate_cells(model, source, run, threshold=threshold)
+    answer = answer or AnswerOptions()
+    is_told = bool(tell) or is_faithful or (HEAD not in model.heads and bool(model.family.questions))
+    has_types = tells_types(tell, model)
+    check_asked(answer, is_told=is_told, is_faithful=is_faithful, tells_types=has_types)
+    check_threshold(threshold)
+    if is_told:
+        choose_questions(model, tell)  # what cannot be asked is refused before a hierarchy is sought
+        hierarchy = chosen_hierarchy(model, answer) if not is_faithful else None
+        found = tell_categories(
+            model,
+            source,
+            tell,
+            is_faithful=is_faithful,
+            threshold=threshold,
+            hierarchy=hierarchy,
+            coverage=COVERAGE if answer.has_terms else 0.0,
+            options=run,
+        )
+    else:
+        found = annotate_cells(model, source, run, threshold=threshold)
+    return with_smoothed(with_answers(found, answer, threshold), model, source, answer, run)
 
 
-def annotation_columns(found: Annotation | ToldCells, key: str) -> dict[str, Any]:
+def check_columns(columns: Iterable[Any], key: str, answer: AnswerOptions) -> None:
+    """Refuse to replace ids of the Cell Ontology that the data already have: they are the authors', not a model's."""
+    name = f"{key}_ontology_term_id"
+    if answer.ontology and name in columns:
+        raise ValueError(f"the data already have obs[{name!r}], which ontology would replace; choose another key")
+
+
+def annotation_columns(found: Annotation | ToldCells, key: str, *, has_ids: bool = False) -> dict[str, Any]:
     """Return the columns of obs that hold an annotation, ``<name>_pred`` (categorical) and ``<name>_prob``.
 
     The name is ``key`` for cell types, ``<key>_coarse`` for told coarse types, and the category for other told words.
+    Broader answers stand in the place of the model's own, with their level (``<key>_level``) and, where asked for,
+    their id (``<key>_ontology_term_id``); labels by vote in ``<key>_smoothed``.
     """
+    return _own_columns(found, key) | answer_columns(found, key, has_ids=has_ids)
+
+
+def _own_columns(found: Annotation | ToldCells, key: str) -> dict[str, Any]:
     import pandas as pd
 
     from cellwright.tasks.annotate import UNASSIGNED, Annotation
