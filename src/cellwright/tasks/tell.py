@@ -21,7 +21,7 @@ from cellwright.protocols import CellSource
 from cellwright.tasks.annotate import UNASSIGNED, check_threshold
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, decode
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_use
+from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_precision, in_use
 from cellwright.tasks.smooth import UNCLASSIFIED
 from cellwright.types import Draw, TokenBatch
 from cellwright.vocab import GeneVocab
@@ -82,15 +82,18 @@ def tell_cells(
     answers = {name: set(model.vocab.categories[name]) for name in config.asked if len(model.vocab.category_ids(name))}
     known = set().union(*answers.values())
     end = model.vocab.special_id("end")
-    how = DecodeConfig(max_new=len(config.asked) + 1, barred=config.barred)
+    is_end_read = config.embedding == "coarse" and len(config.asked) == 1  # the only answer's state is wanted
+    how = DecodeConfig(max_new=len(config.asked) + 1, barred=config.barred, is_end_read=is_end_read)
     allowed_sv = _allowed(config, model.vocab, end)
     words = {name: np.full(len(source), config.unclassified, dtype=object) for name in config.asked}
     probs = {name: np.zeros(len(source), np.float32) for name in config.asked}
     embedding_nd = np.empty((len(source), model.network.width), np.float32)
     is_ended_n = np.zeros(len(source), bool)
-    with in_use([model.network], choose_device(options.device)):
+    device = choose_device(options.device)
+    with in_use([model.network], device):
         for at_n, tokens in _prompts(model, source, config.word, options):
-            written = decode(model.network, tokens, how, end=end, allowed_sv=allowed_sv, is_recorded=True)
+            with in_precision(options, device):
+                written = decode(model.network, tokens, how, end=end, allowed_sv=allowed_sv, is_recorded=True)
             for at, sentence in zip(at_n, written, strict=True):
                 for back, name in zip(range(len(config.asked), 0, -1), config.asked, strict=True):
                     word, prob = _word_before_last(sentence, back, model)
@@ -124,7 +127,7 @@ def check_writes(model: Any) -> None:
 def _prompts(
     model: Any, source: CellSource, word: str, options: InferenceOptions
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-    """Yield (positions in the source, padded prompts on the network's device); cells of like length together."""
+    """Yield (positions in the source, packed prompts on the network's device); cells of like length together."""
     changes: dict[str, Any] = {"task_word": word}
     if options.max_length is not None:
         changes["max_length"] = options.max_length
@@ -133,9 +136,10 @@ def _prompts(
     with tqdm(total=len(source), desc="tell", unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            for at_n in by_length(cells.num_genes_n + 1, options):
+            length_n = np.minimum(cells.num_genes_n + 1, options.max_length or model.config.max_length)
+            for at_n in by_length(length_n, options, device):
                 tokens = tokenize(cells.take(at_n), Draw(options.seed))
-                yield start + at_n, tokens.padded(model.vocab.special_id("pad")).to(device)
+                yield start + at_n, tokens.packed().to(device)
                 bar.update(len(at_n))
 
 
