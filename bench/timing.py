@@ -23,9 +23,11 @@ from cellwright.files import atomic_path
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleave(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Time each way ``repeats`` times, turn by turn (A B A B ...), after one warm-up of each; seconds."""
-    for way in ways.values():
+def interleave(
+    ways: Mapping[str, Callable[[], object]], repeats: int, *, is_warm: bool = False
+) -> dict[str, list[float]]:
+    """Time each way ``repeats`` times, turn by turn (A B A B ...), after a warm-up of each unless ``is_warm``; s."""
+    for way in () if is_warm else ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
-from cellwright.types import CellBatch, Draw, ModelOutput, Targets, TokenBatch
+from cellwright.types import CellBatch, CellEnd, Draw, ModelOutput, Targets, TokenBatch
 from cellwright.vocab import GeneVocab
 
 
@@ -27,9 +27,17 @@ class CellModel(Protocol):
     """Size d of hidden states and cell embeddings."""
     needs_padding: bool
     """True when its numbers depend on pads (some published poolings and batch norms do)."""
+    pooled_from: CellEnd | None
+    """The tokens that the cell embedding is made from; ``None`` = all."""
 
-    def __call__(self, tokens: TokenBatch, outputs: Collection[str] | None = None) -> ModelOutput:
-        """Run forward; ``outputs`` names the optional fields wanted (``None`` = all of ``produces``)."""
+    def __call__(
+        self, tokens: TokenBatch, outputs: Collection[str] | None = None, *, only: CellEnd | None = None
+    ) -> ModelOutput:
+        """Run forward; ``outputs`` names the optional fields wanted (``None`` = all of ``produces``).
+
+        With ``only`` the last layer is computed for these tokens alone, which is quicker; all answers are then of
+        them, and the cell embedding is pooled over them.
+        """
         ...
 
 

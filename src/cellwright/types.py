@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
+from typing import Literal
 
 import numpy as np
 import torch
@@ -93,6 +94,15 @@ class CellBatch:
             obs={name: codes[at_n] for name, codes in self.obs.items()},
             state=self.state,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CellEnd:
+    """The first or the last tokens of each cell: those that an answer is wanted for."""
+
+    side: Literal["first", "last"]
+    num: int = 1
+    """So many of each cell, 1 or more; all of a shorter one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,15 +211,21 @@ class Layout:
 
     def last(self, x_nt: Tensor) -> Tensor:
         """Take each cell's last token, pads not counted: ``[n, t, ...] -> [n, ...]``."""
+        return x_nt.flatten(0, 1)[self.end(CellEnd("last"), x_nt.device)[1]]
+
+    def end(self, which: CellEnd, device: torch.device | str = "cpu") -> tuple[Layout, Tensor]:
+        """Return the packed layout of these tokens, and their places ``[t']`` in ``x_nt.flatten(0, 1)``, int64."""
+        short = Layout(tuple(min(length, which.num) for length in self.lengths))
 
         def make() -> Tensor:
-            return torch.tensor(self.offsets()[1:]) - 1 if self.width is None else torch.tensor(self.lengths) - 1
+            start_n = (
+                torch.tensor(self.offsets()[:-1]) if self.width is None else torch.arange(self.num_cells) * self.width
+            )
+            if which.side == "last":
+                start_n = start_n + torch.tensor(self.lengths) - torch.tensor(short.lengths)
+            return (short.spread(start_n) + short.within_cell())[0]
 
-        at_n = self._on("last", x_nt.device, make)
-        return x_nt[0, at_n] if self.width is None else x_nt[self._on("row", x_nt.device, self._rows), at_n]
-
-    def _rows(self) -> Tensor:
-        return torch.arange(self.num_cells)
+        return short, self._on(f"{which.side} {which.num}", device, make)
 
     def spread(self, x_n: Tensor) -> Tensor:
         """Give every token its cell's value: ``[n, ...] -> [n, t, ...]`` (padded) or ``[1, t, ...]`` (packed)."""
@@ -356,10 +372,11 @@ class ModelOutput:
     """What a model answers; a family lists in ``produces`` which optional fields it can fill."""
 
     hidden_ntd: Tensor
-    """float ``[n, t, d]`` last layer, laid out like the input; rows at pads mean nothing."""
+    """float ``[n, t, d]`` last layer; rows at pads mean nothing."""
     cell_nd: Tensor
     """float ``[n, d]`` cell embedding, not normalised."""
     layout: Layout
+    """Of the answers: that of the input, or of the tokens that were asked for (`CellEnd`)."""
     value_nt: Tensor | None = None
     """Predicted value of each token (scGPT GEP)."""
     expressed_nt: Tensor | None = None

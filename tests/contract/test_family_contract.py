@@ -97,6 +97,20 @@ def test_packed_equals_padded_and_pads_are_inert(model):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_the_cell_embedding_needs_no_more_than_it_is_pooled_from(model):
+    tokens = model.tokenizer()(make_cells(), Draw()).packed()
+    only = model.network.eval().pooled_from
+    assert only is not None, "the pooling of this size takes one token a cell"
+    for some in (tokens, tokens.padded(model.vocab.special_id("pad"))):
+        with torch.inference_mode():
+            want, got = (model.network(some, (), only=part) for part in (None, only))
+        torch.testing.assert_close(got.cell_nd, want.cell_nd, atol=1e-5, rtol=1e-4)
+        assert got.layout.lengths == (1,) * 5
+        torch.testing.assert_close(got.hidden_ntd[0], got.cell_nd, rtol=0, atol=0)
+    other = model.config.override(["pooling=mean"])
+    assert model.family.build(other, model.vocab).pooled_from is None
+
+
 def test_a_batch_of_one_equals_a_row_of_many(model):
     cells, tokenize = make_cells(), model.tokenizer()
     together = run(model, tokenize(cells, Draw())).cell_nd

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cellwright.nn import attention
-from cellwright.nn.attention import attend, attend_dense, dense_mask
-from cellwright.types import Layout
+from cellwright.nn.attention import attend, attend_dense, attend_end, dense_mask
+from cellwright.types import CellEnd, Layout
 
 LENGTHS = (5, 5, 1, 9, 3)
 PROMPTS = {
@@ -124,6 +124,35 @@ def test_packed_equals_padded(prompts, is_causal):
     padded = attend(*qkv, layout, is_causal=is_causal)
     packed = attend(*(layout.pack(x) for x in qkv), layout.packed(), is_causal=is_causal)
     torch.testing.assert_close(packed, layout.pack(padded), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("side", ["first", "last"])
+@pytest.mark.parametrize("num", [1, 2, 4, 20])
+def test_some_tokens_alone_get_the_same(side, num, is_causal, is_packed):
+    layout, which = layout_of(None, is_packed), CellEnd(side, num)
+    qkv = random_qkv(layout)
+    ended, at_t = layout.end(which)
+    wanted = [slice(0, num) if side == "first" else slice(-min(num, length), None) for length in LENGTHS]
+    want = attend(*qkv, layout, is_causal=is_causal)
+    rows = layout.pack(want)[0].split(LENGTHS)
+    q_1thd = qkv[0].flatten(0, 1)[at_t][None]
+    got = attend_end(q_1thd, *qkv[1:], layout, which, is_causal=is_causal)
+    assert ended.lengths == tuple(min(num, length) for length in LENGTHS)
+    torch.testing.assert_close(
+        got[0], torch.cat([row[part] for row, part in zip(rows, wanted, strict=True)]), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(want.flatten(0, 1)[at_t], got[0], atol=1e-5, rtol=1e-5)
+
+
+def test_some_tokens_alone_must_fit():
+    layout = layout_of(None, True)
+    qkv = random_qkv(layout)
+    with pytest.raises(ValueError, match="queries and keys have shapes"):
+        attend_end(*qkv, layout, CellEnd("last"))
+    with pytest.raises(ValueError, match="all known"):
+        attend_end(qkv[0][:, :5], *qkv[1:], layout_of(PROMPTS["some"], True), CellEnd("last"))
 
 
 @pytest.mark.parametrize(("prompts", "is_causal"), CASES)

@@ -9,6 +9,8 @@ same numbers by the quickest way at hand: packed cells one by one on a CPU (2-3 
 variable-length kernel on CUDA in half precision, and for generative attention one unmasked pass over the prompt keys
 into which each unknown token's own key is merged.
 
+`attend_end` asks for each cell's first or last tokens alone: what a last layer needs where the rest is not read.
+
 Tensors are ``[n, t, h, dh]``, or ``[1, t, h, dh]`` when packed; ``dh`` is the width of a head. Rows at pads hold
 finite numbers that mean nothing: do not read, pool or compare them. Projections, residuals and norms belong to the
 block; there is no key-value cache here.
@@ -27,7 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from cellwright.types import Layout
+from cellwright.types import CellEnd, Layout
 
 
 def attend(
@@ -75,6 +77,64 @@ def attend(
         return _attend_varlen(q_nthd, k_nthd, v_nthd, layout, is_causal=is_causal)
     padded = [layout.pad(x) for x in (q_nthd, k_nthd, v_nthd)]
     return layout.padded().pack(_attend_padded(*padded, layout.padded(), **options))
+
+
+def attend_end(
+    q_1thd: Tensor,
+    k_nthd: Tensor,
+    v_nthd: Tensor,
+    layout: Layout,
+    which: CellEnd,
+    *,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    """Do what `attend` does for the first or last tokens of each cell alone; keys and values are of all tokens.
+
+    Parameters
+    ----------
+    q_1thd
+        Queries of these tokens, packed as `Layout.end` says; so is what comes back.
+    k_nthd, v_nthd, layout, dropout, is_causal
+        As for `attend`.
+    which
+        The tokens.
+
+    Raises
+    ------
+    ValueError
+        When shapes and layouts differ, or the layout has unknown tokens.
+    """
+    ended, _ = layout.end(which)
+    if tuple(q_1thd.shape[:2]) != ended.shape or tuple(k_nthd.shape[:2]) != layout.shape or _has_unknown(layout):
+        shapes = f"{tuple(q_1thd.shape)} and {tuple(k_nthd.shape)}"
+        raise ValueError(f"queries and keys have shapes {shapes}; wanted: {ended.shape} and {layout.shape}, all known")
+    if not layout.is_packed or q_1thd.device.type != "cpu":
+        table = _end_table(layout.padded(layout.width), which, is_causal, q_1thd)
+        out_nthd = _sdpa(ended.pad(q_1thd), layout.pad(k_nthd), layout.pad(v_nthd), table, dropout)
+        return ended.padded().pack(out_nthd)
+    runs = _runs(layout)
+    short = [run._replace(length=min(run.length, which.num)) for run in runs]
+    parts = zip(runs, _split(q_1thd[0], short), *(_split(x[0], runs) for x in (k_nthd, v_nthd)), strict=True)
+    out = []
+    for run, q, k, v in parts:
+        table = _end_table(Layout((run.length,), run.length), which, is_causal, q)
+        out.append(_sdpa(q, k, v, table, dropout).flatten(0, 1))
+    return torch.cat(out)[None]
+
+
+def _end_table(layout: Layout, which: CellEnd, is_causal: bool, like: Tensor) -> Tensor | None:
+    """Return what is added to the scores ``[n, 1, t', t]`` of a padded layout: 0 or -inf; ``None`` = all 0."""
+    is_last = which.side == "last"
+    if not layout.has_pad and (not is_causal or (is_last and which.num == 1)):
+        return None
+    is_seen_n1tt = ~layout.is_pad_nt(like.device)[:, None, None]
+    if is_causal:
+        ended, _ = layout.end(which)
+        skipped_n = torch.tensor(layout.lengths) - torch.tensor(ended.lengths) if is_last else torch.zeros(1)
+        place_nt = skipped_n.to(like.device)[:, None] + torch.arange(max(ended.lengths), device=like.device)
+        is_seen_n1tt = is_seen_n1tt & (torch.arange(layout.width, device=like.device) <= place_nt[:, None, :, None])
+    return _additive(~is_seen_n1tt, like.dtype)
 
 
 def attend_dense(

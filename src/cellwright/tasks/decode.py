@@ -3,9 +3,9 @@
 Source: scMulan's published ``generate_cellGenesis`` (one cell at a time, the whole sentence read again for each word).
 Each turn: scores of all entities at the last word; words that are not allowed or were said already are barred; one is
 chosen; its level is what the level head says of it, rounded half to even. A sentence is over at the end word or at its
-longest length. Sentences of unlike lengths travel together without seeing each other's pads, and leave when they are
-over, so a sentence comes out the same in every minibatch, to rounding. Random numbers are drawn on the CPU in float32,
-each sentence from a generator of its own.
+longest length. Prompts are read packed, so sentences of unlike lengths travel together without pads, and leave when
+they are over; a sentence comes out the same in every minibatch, to rounding. Random numbers are drawn on the CPU in
+float32, each sentence from a generator of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from cellwright.config import Config
-from cellwright.types import Draw, Layout, TokenBatch, WordScores
+from cellwright.types import CellEnd, Draw, Layout, TokenBatch, WordScores
 
 
 class DecodeConfig(Config):
@@ -41,6 +41,9 @@ class DecodeConfig(Config):
     """Divides the scores: below 1 the likely becomes likelier."""
     gamma: float = Field(1.0, ge=0)
     """Factor on the probability of the end word when drawing; below 1 sentences grow longer (published 0.1)."""
+    is_end_read: bool = True
+    """Whether a sentence's last word is read although only the end may follow. False spares that pass: neither its
+    hidden state nor the scores of the end are kept then, and the end gets level 0."""
 
     @model_validator(mode="after")
     def _check(self) -> DecodeConfig:
@@ -94,7 +97,7 @@ def decode(
         A causal network with ``new_cache``, ``num_levels`` and the outputs ``entity`` and ``level``, in evaluation
         mode on the device of the prompts.
     prompts
-        Sentences to continue, at least one word each.
+        Sentences to continue, at least one word each; padded or packed.
     config
         How words are chosen.
     end
@@ -113,24 +116,28 @@ def decode(
     """
     if generators is not None and len(generators) != prompts.layout.num_cells:
         raise ValueError(f"{len(generators)} generators for {prompts.layout.num_cells} sentences: one each is needed")
-    sentences = _begin(prompts)
+    tokens = prompts.packed()
+    sentences = _begin(tokens)
     longest_n = [config.longest(sentence.prompt_length) for sentence in sentences]
     cache = network.new_cache(max(longest_n))
     turn = _Turn(sentences, config, end, _as_steps(allowed_sv), generators, is_recorded)
-    tokens = prompts.padded(end)
+    only = CellEnd("last", 2 if is_recorded else 1)
     is_barred_nv: Tensor | None = None
     step = 0
     while True:
-        out = network(tokens, ("entity", "level"), cache=cache)
+        if not config.is_end_read and turn.is_end_certain(step):
+            turn.append([end] * len(turn.row_n), [0] * len(turn.row_n), longest_n)
+            return sentences
+        out = network(tokens, ("entity", "level"), cache=cache, only=only)
         if is_recorded:
-            _record_hidden(out.hidden_ntd, tokens.layout, sentences, turn.row_n, is_first=step == 0)
-        last_nd = tokens.layout.last(out.hidden_ntd).float()
+            _record_hidden(out.hidden_ntd, out.layout, [sentences[row] for row in turn.row_n])
+        last_nd = out.layout.last(out.hidden_ntd).float()
         with torch.autocast(last_nd.device.type, enabled=False):  # near ties must not be decided by rounding
             score_nv = WordScores(last_nd, out.entity.weight_vd.float()).dense()
         if is_barred_nv is None:
             is_barred_nv = _said(sentences, score_nv, is_last_spared=config.barred == "said_before_last")
         word_n = turn.choose(score_nv.masked_fill_(is_barred_nv, -torch.inf), step)
-        level_n = (last_nd * out.level.weight_vd.float()[word_n]).sum(-1).round().clamp(0, network.num_levels)
+        level_n = (last_nd * out.level.weight_vd[word_n].float()).sum(-1).round().clamp(0, network.num_levels)
         previous_n = torch.tensor([sentences[row].entity_t[-1] for row in turn.row_n], device=word_n.device)
         is_barred_nv.scatter_(1, (word_n if config.barred == "said" else previous_n)[:, None], True)
         staying = turn.append(word_n.tolist(), level_n.long().tolist(), longest_n)
@@ -145,7 +152,7 @@ def decode(
 
 
 def _begin(prompts: TokenBatch) -> list[Written]:
-    parts = (prompts.layout.pack(x)[0].split(prompts.layout.lengths) for x in (prompts.gene_nt, prompts.value_nt))
+    parts = (x_nt[0].cpu().split(prompts.layout.lengths) for x_nt in (prompts.gene_nt, prompts.value_nt))
     return [
         Written(entity_t=entity_t.tolist(), level_t=level_t.long().tolist(), prompt_length=len(entity_t))
         for entity_t, level_t in zip(*parts, strict=True)
@@ -173,13 +180,10 @@ def _one_word(word_n: Tensor, level_n: Tensor) -> TokenBatch:
     )
 
 
-def _record_hidden(
-    hidden_ntd: Tensor, layout: Layout, sentences: list[Written], row_n: Sequence[int], *, is_first: bool
-) -> None:
-    for at, row in enumerate(row_n):
-        length = layout.lengths[at]
-        for place in range(max(length - 2, 0) if is_first else 0, length):
-            sentences[row].hidden.append(hidden_ntd[at, place].float().cpu())
+def _record_hidden(hidden_ntd: Tensor, layout: Layout, sentences: list[Written]) -> None:
+    parts = layout.pack(hidden_ntd)[0].float().cpu().split(layout.lengths)
+    for sentence, hidden_td in zip(sentences, parts, strict=True):
+        sentence.hidden.extend(hidden_td)
 
 
 class _Turn:
@@ -198,6 +202,13 @@ class _Turn:
         self.allowed_sv, self.generators, self.is_recorded = allowed_sv, generators, is_recorded
         self.row_n = list(range(len(sentences)))
         """Sentence of each row of the minibatch."""
+
+    def is_end_certain(self, step: int) -> bool:
+        """Whether nothing but the end may be said in this turn, whatever the scores."""
+        if self.allowed_sv is None:
+            return False
+        allowed_v = self.allowed_sv[min(step, len(self.allowed_sv) - 1)]
+        return bool(allowed_v[self.end]) and int(allowed_v.sum()) == 1
 
     def choose(self, score_nv: Tensor, step: int) -> Tensor:
         """Return a word for each row; ``score_nv`` (-inf = barred) is changed."""
@@ -220,10 +231,10 @@ class _Turn:
         return self._draw(score_nv)
 
     def _draw(self, score_nv: Tensor) -> Tensor:
+        weight_nv = score_nv.cpu().softmax(-1)
+        weight_nv[:, self.end] *= self.config.gamma
         words = []
-        for row, score_v in zip(self.row_n, score_nv.cpu(), strict=True):
-            weight_v = score_v.softmax(-1)
-            weight_v[self.end] *= self.config.gamma
+        for row, weight_v in zip(self.row_n, weight_nv, strict=True):
             if not weight_v.any():  # gamma 0 and nothing but the end word is left
                 words.append(torch.tensor([self.end]))
                 continue
@@ -231,7 +242,7 @@ class _Turn:
         return torch.cat(words).to(score_nv.device)
 
     def append(self, words: list[int], levels: list[int], longest_n: list[int]) -> Tensor:
-        """Write the words down and return the places of the rows that go on, int64."""
+        """Write the words down and return the places of the rows that go on, int64: those behind fill the gaps."""
         staying = []
         for at, (row, word, level) in enumerate(zip(self.row_n, words, levels, strict=True)):
             sentence = self.sentences[row]
@@ -240,6 +251,8 @@ class _Turn:
             sentence.is_ended = word == self.end
             if not sentence.is_ended and len(sentence.entity_t) < longest_n[row]:
                 staying.append(at)
+        kept, late = set(staying), [at for at in reversed(staying) if at >= len(staying)]
+        staying = [at if at in kept else late.pop() for at in range(len(staying))]
         self.row_n = [self.row_n[at] for at in staying]
         return torch.tensor(staying, dtype=torch.long)
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cellwright.config import Config, did_you_mean
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, cell_generators, decode
-from cellwright.tasks.inference import InferenceOptions, choose_device, in_use
+from cellwright.tasks.inference import MAX_TOKENS, InferenceOptions, choose_device, in_precision, in_use
 from cellwright.tasks.tell import check_writes
 from cellwright.types import Layout, TokenBatch
 
@@ -115,8 +115,10 @@ def generate_cells(
         temperature=config.temperature,
         gamma=config.gamma,
     )
-    # memory is kept for the longest cell there could be
-    size = max(1, min(options.batch_size, options.max_tokens // how.longest(max(len(e) for e, _ in starts))))
+    # what is read grows with the cells: none may need more than this together, should all become as long as they can
+    size = max(
+        1, min(options.batch_size, (options.max_tokens or MAX_TOKENS) // how.longest(max(len(e) for e, _ in starts)))
+    )
     written: list[Written] = []
     with in_use([model.network], choose_device(options.device)):
         device = next(model.network.parameters()).device
@@ -124,14 +126,9 @@ def generate_cells(
             some = range(first, min(first + size, len(prompt_n)))
             tokens = _lay_out([starts[prompt_n[i]] for i in some], end).to(device)
             own = [generators[i] for i in some]
-            with _precision(tokens, options):
+            with in_precision(options, device):
                 written += decode(model.network, tokens, how, end=end, allowed_sv=allowed_v, generators=own)
     return _read_cells(written, prompt_n, prompts, model)
-
-
-def _precision(tokens: TokenBatch, options: InferenceOptions) -> torch.autocast:
-    """Run the network in the precision asked for; scores of words are formed in float32 either way."""
-    return torch.autocast(tokens.gene_nt.device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
 
 
 def _start(prompt: CellPrompt, config: GenerateConfig, model: Any) -> tuple[list[int], list[int]]:

@@ -16,6 +16,8 @@ from cellwright.config import Config
 from cellwright.protocols import CellSource
 from cellwright.types import Draw, ModelOutput
 
+MAX_TOKENS = 32768  # a minibatch, where options say nothing
+MAX_TOKENS_CPU = 2048  # the same on a CPU: more are no faster there, and take memory
 READ_AHEAD = 2048  # cells read at once; sorted by length inside, so that minibatches hold cells of like length
 
 
@@ -24,8 +26,8 @@ class InferenceOptions(Config):
 
     batch_size: int = Field(64, ge=1)
     """Most cells a minibatch."""
-    max_tokens: int = Field(32768, ge=1)
-    """Most tokens a minibatch (a longer cell travels alone); bounds memory when cells are long."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Most tokens a minibatch (a longer cell travels alone); bounds memory. Unset = 2,048 on a CPU, else 32,768."""
     seed: int = Field(0, ge=0)
     """Seed of gene sub-sampling beyond the length limit, and of random ties."""
     ties: Literal["upper", "random"] | None = None
@@ -75,6 +77,7 @@ def run_network(
 ) -> Iterator[tuple[np.ndarray, ModelOutput]]:
     """Yield (positions in ``source``, network output on the device) for every cell, each once.
 
+    Where no ``outputs`` are asked for, hidden states are those that the cell embedding is made from, no others.
     Must be used inside `in_use`. Within each block of cells read ahead, cells of like length travel together;
     the positions say which they are.
     """
@@ -82,28 +85,34 @@ def run_network(
     tokenize = model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
     limit = options.max_length or model.inputs.max_length or model.config.max_length
     device = next(model.network.parameters()).device
-    is_low = options.precision == "bfloat16"
+    only = None if outputs else model.network.pooled_from
     draw = Draw(options.seed)
     with tqdm(total=len(source), desc=what, unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
             length_n = np.minimum(cells.num_genes_n + 1, limit)
-            for at_n in by_length(length_n, options):
+            for at_n in by_length(length_n, options, device):
                 tokens = tokenize(cells.take(at_n), draw).to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
-                    out = model.network(tokens, outputs)
+                with in_precision(options, device):
+                    out = model.network(tokens, outputs, only=only)
                 yield start + at_n, out
                 bar.update(len(at_n))
 
 
-def by_length(length_n: np.ndarray, options: InferenceOptions) -> Iterator[np.ndarray]:
+def in_precision(options: InferenceOptions, device: torch.device) -> torch.autocast:
+    """Return the context in which the network computes in the precision asked for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+
+
+def by_length(length_n: np.ndarray, options: InferenceOptions, device: torch.device) -> Iterator[np.ndarray]:
     """Cut cells, shortest first, into minibatches within the limits on cells and tokens."""
+    max_tokens = options.max_tokens or (MAX_TOKENS_CPU if device.type == "cpu" else MAX_TOKENS)
     order_n = np.argsort(length_n, kind="stable")
     start = 0
     while start < len(order_n):
         stop = start + 1
         while stop < len(order_n) and stop - start < options.batch_size:
-            if length_n[order_n[start : stop + 1]].sum() > options.max_tokens:
+            if length_n[order_n[start : stop + 1]].sum() > max_tokens:
                 break
             stop += 1
         yield order_n[start:stop]

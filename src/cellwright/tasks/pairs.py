@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cellwright.tasks.hierarchy import WordHierarchy
-from cellwright.types import Layout, TokenBatch
+from cellwright.types import CellEnd, Layout, TokenBatch
 from cellwright.vocab import GeneVocab
 
 
@@ -73,7 +73,7 @@ def score_pairs(
     network
         A causal network with ``new_cache``, in evaluation mode on the device of the prompts.
     prompts
-        (positions, padded sentences that end with the asking word), covering all cells.
+        (positions, packed sentences that end with the asking word), covering all cells.
     num_cells
         How many cells there are.
     vocab
@@ -185,8 +185,8 @@ class _Trial:
 
     def _read(self, tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the state at each last word, and the rows of both heads, float32."""
-        out = self.network(tokens, ("entity", "level"), cache=self.cache)
-        return tokens.layout.last(out.hidden_ntd).float(), out.entity.weight_vd.float(), out.level.weight_vd.float()
+        out = self.network(tokens, ("entity", "level"), cache=self.cache, only=CellEnd("last", 1))
+        return out.layout.last(out.hidden_ntd).float(), out.entity.weight_vd.float(), out.level.weight_vd.float()
 
     def _scores(self, hidden_nd: Tensor, ids: Tensor) -> Tensor:
         with torch.autocast(hidden_nd.device.type, enabled=False):  # near ties must not be decided by rounding

@@ -24,7 +24,7 @@ from cellwright.tasks.answers import Answers
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, decode
 from cellwright.tasks.embed import check_vocab
 from cellwright.tasks.hierarchy import WordHierarchy
-from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_use
+from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_precision, in_use
 from cellwright.tasks.pairs import PairProbs, score_pairs
 from cellwright.tasks.smooth import UNCLASSIFIED, SmoothedLabels
 from cellwright.types import Draw, TokenBatch
@@ -95,15 +95,18 @@ def tell_cells(
     answers = {name: set(model.vocab.categories[name]) for name in config.asked if len(model.vocab.category_ids(name))}
     known = set().union(*answers.values())
     end = model.vocab.special_id("end")
-    how = DecodeConfig(max_new=len(config.asked) + 1, barred=config.barred)
+    is_end_read = config.embedding == "coarse" and len(config.asked) == 1  # the only answer's state is wanted
+    how = DecodeConfig(max_new=len(config.asked) + 1, barred=config.barred, is_end_read=is_end_read)
     allowed_sv = _allowed(config, model.vocab, end)
     words = {name: np.full(len(source), config.unclassified, dtype=object) for name in config.asked}
     probs = {name: np.zeros(len(source), np.float32) for name in config.asked}
     embedding_nd = np.empty((len(source), model.network.width), np.float32)
     is_ended_n = np.zeros(len(source), bool)
-    with in_use([model.network], choose_device(options.device)):
+    device = choose_device(options.device)
+    with in_use([model.network], device):
         for at_n, tokens in _prompts(model, source, config.word, options):
-            written = decode(model.network, tokens, how, end=end, allowed_sv=allowed_sv, is_recorded=True)
+            with in_precision(options, device):
+                written = decode(model.network, tokens, how, end=end, allowed_sv=allowed_sv, is_recorded=True)
             for at, sentence in zip(at_n, written, strict=True):
                 for back, name in zip(range(len(config.asked), 0, -1), config.asked, strict=True):
                     word, prob = _word_before_last(sentence, back, model)
@@ -169,7 +172,8 @@ def tell_pairs(
     options = options or InferenceOptions()
     check_writes(model)
     check_vocab(model, source)
-    with in_use([model.network], choose_device(options.device)):
+    device = choose_device(options.device)
+    with in_use([model.network], device), in_precision(options, device):
         pairs = score_pairs(
             model.network,
             _prompts(model, source, word, options),
@@ -191,7 +195,7 @@ def tell_pairs(
 def _prompts(
     model: Any, source: CellSource, word: str, options: InferenceOptions
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-    """Yield (positions in the source, padded prompts on the network's device); cells of like length together."""
+    """Yield (positions in the source, packed prompts on the network's device); cells of like length together."""
     changes: dict[str, Any] = {"task_word": word}
     if options.max_length is not None:
         changes["max_length"] = options.max_length
@@ -200,9 +204,10 @@ def _prompts(
     with tqdm(total=len(source), desc="tell", unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            for at_n in by_length(cells.num_genes_n + 1, options):
+            length_n = np.minimum(cells.num_genes_n + 1, options.max_length or model.config.max_length)
+            for at_n in by_length(length_n, options, device):
                 tokens = tokenize(cells.take(at_n), Draw(options.seed))
-                yield start + at_n, tokens.padded(model.vocab.special_id("pad")).to(device)
+                yield start + at_n, tokens.packed().to(device)
                 bar.update(len(at_n))
 
 

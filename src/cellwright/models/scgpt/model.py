@@ -25,7 +25,7 @@ from cellwright.nn.embed import (
     mark_values,
 )
 from cellwright.nn.heads import AffineHead, CellValueHead, ExpressionHead, pool
-from cellwright.types import ModelOutput, TokenBatch
+from cellwright.types import CellEnd, ModelOutput, TokenBatch
 from cellwright.vocab import GeneVocab
 
 
@@ -65,14 +65,23 @@ class ScGPT(nn.Module):
         fields |= {name: fields[of] and config.has_zero_gate for name, of in gated.items()}
         self.produces = frozenset(name for name, is_there in fields.items() if is_there)
         self.needs_padding = config.input_norm != "none" or config.pooling in ("avg-pool", "w-pool")
+        self.pooled_from = CellEnd("first") if config.pooling == "cls" else None
 
-    def forward(self, tokens: TokenBatch, outputs: Collection[str] | None = None) -> ModelOutput:
-        """Predict; ``outputs`` names the optional fields wanted (``None`` = all the network can)."""
+    def forward(
+        self, tokens: TokenBatch, outputs: Collection[str] | None = None, *, only: CellEnd | None = None
+    ) -> ModelOutput:
+        """Predict; ``outputs`` names the optional fields wanted (``None`` = all the network can).
+
+        With ``only``, hidden states and the cell embedding are of these tokens alone; no optional field can be wanted.
+        """
         wanted = self.produces if outputs is None else self.produces & set(outputs)
+        if only is not None and wanted:
+            raise ValueError(f"{', '.join(sorted(wanted))}: these are of all tokens; give outputs=() beside only")
         marked_nt = mark_values(tokens, hidden=self.config.mask_value, pad=self.config.pad_value)
         gene_ntd = self.gene_encoder(tokens.gene_nt)
-        hidden_ntd = self.blocks(self._embed(tokens, gene_ntd, marked_nt), tokens.layout)
-        cell_nd = pool(hidden_ntd, marked_nt, tokens.layout, self.config.pooling)
+        hidden_ntd = self.blocks(self._embed(tokens, gene_ntd, marked_nt), tokens.layout, only=only)
+        layout = tokens.layout if only is None else tokens.layout.end(only)[0]
+        cell_nd = pool(hidden_ntd, marked_nt, layout, self.config.pooling)
         answers: dict[str, Tensor | None] = {}
         context_ntd = self._context(tokens) if wanted else None
         if wanted & {"value_nt", "expressed_nt"}:
@@ -86,7 +95,7 @@ class ScGPT(nn.Module):
                     gene_side_ntd = torch.cat([gene_ntd, context_ntd], -1)
             pair = self.cell_value_head(joined_nd, gene_side_ntd, tokens.layout)
             answers["cell_value_nt"], answers["cell_expressed_nt"] = pair
-        return ModelOutput(hidden_ntd=hidden_ntd, cell_nd=cell_nd, layout=tokens.layout, **answers)
+        return ModelOutput(hidden_ntd=hidden_ntd, cell_nd=cell_nd, layout=layout, **answers)
 
     def _embed(self, tokens: TokenBatch, gene_ntd: Tensor, marked_nt: Tensor) -> Tensor:
         layout = tokens.layout

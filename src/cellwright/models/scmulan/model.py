@@ -15,7 +15,7 @@ from cellwright.models.scmulan.config import ScMulanConfig
 from cellwright.nn.blocks import BlockShape, Stack
 from cellwright.nn.cache import Cache
 from cellwright.nn.heads import WordHead, pool
-from cellwright.types import ModelOutput, TokenBatch
+from cellwright.types import CellEnd, ModelOutput, TokenBatch
 from cellwright.vocab import GeneVocab
 
 
@@ -30,6 +30,7 @@ class ScMulan(nn.Module):
         self.config = config
         self.width = config.width
         self.num_levels = config.num_levels
+        self.pooled_from = CellEnd("last") if config.pooling == "last" else None
         shape = BlockShape(
             width=config.width,
             num_heads=config.num_heads,
@@ -50,14 +51,20 @@ class ScMulan(nn.Module):
         self.level_head = WordHead(num_entries, config.width)
 
     def forward(
-        self, tokens: TokenBatch, outputs: Collection[str] | None = None, *, cache: Cache | None = None
+        self,
+        tokens: TokenBatch,
+        outputs: Collection[str] | None = None,
+        *,
+        cache: Cache | None = None,
+        only: CellEnd | None = None,
     ) -> ModelOutput:
         """Predict; ``outputs`` names the optional fields wanted (``None`` = all the network can).
 
-        With ``cache`` the tokens are the next words of the cells that it holds (padded layouts only), and the cell
-        embedding is pooled over these words alone. A hidden level is read as 0.
+        With ``cache`` the tokens are the next words of the cells that it holds; with ``only`` all answers are of these
+        words, packed. Either way the cell embedding is pooled over the words answered for alone. A hidden level is
+        read as 0.
         """
-        return self.forward_embedded(self.gene_encoder(tokens.gene_nt), tokens, outputs, cache=cache)
+        return self.forward_embedded(self.gene_encoder(tokens.gene_nt), tokens, outputs, cache=cache, only=only)
 
     def forward_embedded(
         self,
@@ -66,15 +73,17 @@ class ScMulan(nn.Module):
         outputs: Collection[str] | None = None,
         *,
         cache: Cache | None = None,
+        only: CellEnd | None = None,
     ) -> ModelOutput:
         """Predict from entity vectors in the place of the table's (for saliency); levels come from ``tokens``."""
         wanted = self.produces if outputs is None else self.produces & set(outputs)
         x_ntd = self.dropout(entity_ntd + self.level_encoder(tokens.value_nt.long()))
-        hidden_ntd = self.norm(self.blocks(x_ntd, tokens.layout, is_causal=True, cache=cache))
+        hidden_ntd = self.norm(self.blocks(x_ntd, tokens.layout, is_causal=True, cache=cache, only=only))
+        layout = tokens.layout if only is None else tokens.layout.end(only)[0]
         return ModelOutput(
             hidden_ntd=hidden_ntd,
-            cell_nd=pool(hidden_ntd, tokens.value_nt, tokens.layout, self.config.pooling),
-            layout=tokens.layout,
+            cell_nd=pool(hidden_ntd, tokens.value_nt, layout, self.config.pooling),
+            layout=layout,
             entity=self.entity_head(hidden_ntd) if "entity" in wanted else None,
             level=self.level_head(hidden_ntd) if "level" in wanted else None,
         )
