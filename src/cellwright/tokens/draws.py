@@ -80,6 +80,12 @@ def cell_keys(draw: Draw, row_n: np.ndarray, purpose: int) -> np.ndarray:
     return mix64_numpy(_draw_key(draw.seed, draw.epoch, purpose) + np.asarray(row_n).astype(np.uint64) * STEP)
 
 
+def cell_uniforms(draw: Draw, row_n: np.ndarray, purpose: int) -> np.ndarray:
+    """Return two uniform numbers in (0, 1) for each cell, float64 ``[n, 2]``: its first two words."""
+    mixed_n = mix64_numpy(cell_keys(draw, row_n, purpose) + STEP)
+    return (np.stack([mixed_n.astype(np.uint32), (mixed_n >> _SHIFT_32).astype(np.uint32)], axis=1) + 0.5) / 2.0**32
+
+
 @lru_cache(maxsize=64)
 def _draw_key(seed: int, epoch: int, purpose: int) -> np.ndarray:
     key_1 = np.zeros(1, np.uint64)  # one-element arrays wrap around silently, scalars warn
