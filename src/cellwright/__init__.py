@@ -1,7 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`. They are
-imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `denoise`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`.
+They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ReadOptions,
         annotate,
         convert,
+        denoise,
         embed,
         finetune,
         generate,
@@ -31,6 +32,7 @@ __all__ = [
     "ReadOptions",
     "annotate",
     "convert",
+    "denoise",
     "embed",
     "finetune",
     "generate",

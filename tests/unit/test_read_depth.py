@@ -14,7 +14,15 @@ from cellwright.types import CellBatch, Draw
 
 @pytest.mark.parametrize(
     ("text", "total", "log10"),
-    [("t4", 700, 4), ("total=4.5", 0, 4.5), ("f1", 1000, 3), ("fold = 5", 2000, 4), ("a5", 10, 6), ("a-0.5", 100, 1.5)],
+    [
+        ("t4", 700, 4),
+        ("total=4.5", 0, 4.5),
+        ("f1", 1000, 3),
+        ("fold = 5", 2000, 4),
+        ("a5", 10, 6),
+        ("a-0.5", 100, 1.5),
+        ("t3.123456789", 1, 3.123456789),
+    ],
 )
 def test_targets_as_published(text, total, log10):
     target = DepthTarget.parse(text)

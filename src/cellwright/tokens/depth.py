@@ -83,7 +83,8 @@ class DepthTarget:
         return cls(KINDS[found[1]] if found[1] else found[2], amount)
 
     def __str__(self) -> str:
-        return f"{self.kind[0]}{self.amount:g}"
+        short = f"{self.amount:g}"
+        return f"{self.kind[0]}{short if float(short) == self.amount else repr(float(self.amount))}"
 
     def log10_n(self, source_total_n: np.ndarray) -> np.ndarray:
         """Return log10 of the molecules asked for, float32 ``[n]``.

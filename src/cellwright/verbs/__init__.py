@@ -1,6 +1,7 @@
 """The public verbs, for Python and for the command line alike; `cellwright` re-exports them."""
 
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.denoising import denoise
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
@@ -26,6 +27,7 @@ __all__ = [
     "annotation",
     "annotation_columns",
     "convert",
+    "denoise",
     "embed",
     "embedding",
     "finetune",
