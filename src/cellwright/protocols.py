@@ -59,6 +59,25 @@ class SentenceTokenizer(Tokenizer, Protocol):
         ...
 
 
+@runtime_checkable
+class DepthTokenizer(Protocol):
+    """A tokeniser of a family that knows the read depth it is fed, and is told the one to predict at.
+
+    Made with ``genes="panel"`` (an option of `cellwright.models.InputConfig`) it gives every cell the same tokens: all
+    genes of the vocabulary, silent ones with the value 0, and special tokens of depth.
+    """
+
+    vocab: GeneVocab
+
+    def depth_of(self, cells: CellBatch) -> np.ndarray:
+        """Return the molecules of each cell, float64 ``[n]``: what the source depth is, and values are parts of."""
+        ...
+
+    def __call__(self, cells: CellBatch, draw: Draw, target_total_n: np.ndarray | None = None) -> TokenBatch:
+        """Encode raw counts; ``target_total_n`` = molecules to predict at (``None`` = as the model was made for)."""
+        ...
+
+
 class View(Protocol):
     """Decides what the model may see and what it must answer."""
 
