@@ -24,7 +24,7 @@ class CellModel(Protocol):
     produces: frozenset[str]
     """Optional `ModelOutput` fields it can fill."""
     width: int
-    """Size d of hidden states and cell embeddings."""
+    """Size d of cell embeddings; hidden states may be narrower."""
     needs_padding: bool
     """True when its numbers depend on pads (some published poolings and batch norms do)."""
 
@@ -38,6 +38,10 @@ class Tokenizer(Protocol):
 
     def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
         """Encode cells; the tokens of a cell depend on (seed, epoch, row), not on its minibatch."""
+        ...
+
+    def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
+        """Return about how many tokens each cell will have, int64 ``[n]``: to put cells of like length together."""
         ...
 
 
@@ -218,7 +222,8 @@ class Family:
     is_released: Callable[[Path], bool]
     """Whether a path looks like this family's published checkpoint."""
     from_released: Callable[..., Released]
-    """(path) -> what is in it; a family with a ``vocab_file`` also takes that file, where it lies elsewhere."""
+    """(path, vocab_file=, key=) -> what is in it. Only a family with a ``vocab_file`` takes that file from elsewhere,
+    only one with ``keys`` one of them."""
     to_released: Callable[[Any, Path], None]
     decoding: Literal["autoregressive", "unmask"] | None
     is_embedding_normalised: bool
@@ -228,6 +233,8 @@ class Family:
     """Licence of the published weights, in one sentence for the user."""
     heads: Sequence[str] = ()
     """Heads that its published checkpoints may carry."""
+    keys: tuple[str, ...] = ()
+    """Models that one published file of the family holds, the one that is opened by default first."""
     vocab_file: str | None = None
     """Name of the published vocabulary, when it is a file of its own that may lie apart from the weights."""
     categories: Mapping[str, str] = field(default_factory=dict)

@@ -107,7 +107,7 @@ def test_a_batch_of_one_equals_a_row_of_many(model):
 def test_produces_is_honest(model):
     tokens = model.tokenizer()(make_cells(), Draw())
     out = run(model, tokens)
-    optional = {"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level"}
+    optional = {"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level", "context_ntd"}
     assert {f for f in optional if getattr(out, f) is not None} == set(model.network.produces)
     for field in model.network.produces:
         only = run(model, tokens, {field})

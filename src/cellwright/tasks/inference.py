@@ -78,15 +78,13 @@ def run_network(
     """
     changes = {"ties": options.ties, "max_length": options.max_length}
     tokenize = model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
-    limit = options.max_length or model.inputs.max_length or model.config.max_length
     device = next(model.network.parameters()).device
     is_low = options.precision == "bfloat16"
     draw = Draw(options.seed)
     with tqdm(total=len(source), desc=what, unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            length_n = np.minimum(cells.num_genes_n + 1, limit)
-            for at_n in by_length(length_n, options):
+            for at_n in by_length(tokenize.num_tokens_n(cells), options):
                 tokens = tokenize(cells.take(at_n), draw).to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
                     out = model.network(tokens, outputs)
