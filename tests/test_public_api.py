@@ -10,7 +10,7 @@ import pytest
 
 import cellwright
 
-VERBS = ["annotate", "convert", "embed", "finetune", "generate", "inspect", "load", "pretrain"]
+VERBS = ["annotate", "convert", "denoise", "embed", "finetune", "generate", "inspect", "load", "pretrain"]
 
 
 def test_all_names_are_there():
@@ -64,8 +64,7 @@ for name, family in FAMILIES.items():
     vocab = GeneVocab.from_genes([f"G{i}" for i in range(50)], family.specials)
     model = new_model(name, vocab, family.sizes["tiny"])
     with torch.inference_mode():
-        print(tuple(model.network.eval()(model.tokenizer()(cells, Draw())).cell_nd.shape))
+        print(model.network.eval()(model.tokenizer()(cells, Draw())).cell_nd.shape == (2, model.network.width))
 """
     done = run(code)
-    shapes = set(done.stdout.splitlines())
-    assert shapes == {"(2, 64)"}, done.stderr
+    assert set(done.stdout.splitlines()) == {"True"}, done.stderr

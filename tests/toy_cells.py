@@ -14,6 +14,7 @@ from cellwright.vocab import GeneVocab
 
 NUM_GENES, CLS, PAD = 20, 20, 21
 SPECIALS = {"cls": "<cls>", "pad": "<pad>", "end": "<end>", "annotate": "<a>", "place": "<p>", "generate": "<g>"}
+SPECIALS |= {"target_depth": "<T>", "source_depth": "<S>"}
 WORDS = {"organ": ["o0", "o1"], "region": ["o0", "r1"], "coarse_type": ["t0", "t1"], "cell_type": ["t0", "c1", "c2"]}
 TOY_VOCAB = GeneVocab(
     [*(f"G{i}" for i in range(NUM_GENES)), *SPECIALS.values(), "o0", "o1", "r1", "t0", "t1", "c1", "c2"],
@@ -33,7 +34,7 @@ def toy_cells(num=6, *, seed=0, lengths=None, obs=True):
         gene_z=gene_z,
         value_z=value_z,
         row_n=np.arange(len(lengths)),
-        total_n=np.ones(len(lengths)),
+        total_n=np.full(len(lengths), 500.0),
         obs=_toy_obs(len(lengths)) if obs else {},
     )
 
@@ -48,14 +49,19 @@ def _toy_obs(num):
 
 
 class ToyTokenizer:
-    """``<cls>`` and then each stored gene with its value; packed or padded. Sentences are coded like any family's."""
+    """``<cls>`` and then each stored gene with its value; packed or padded. Sentences are coded like any family's.
+
+    Told a target depth, it gives all genes and ``<T>``, ``<S>``, as a family that knows read depth does.
+    """
 
     vocab = TOY_VOCAB
 
     def __init__(self, *, is_packed=True):
         self.is_packed = is_packed
 
-    def __call__(self, cells, draw):
+    def __call__(self, cells, draw, target_total_n=None):
+        if target_total_n is not None:
+            return self._with_depth(cells, target_total_n)
         parts_gene, parts_value, lengths = [], [], []
         for start, stop in zip(cells.indptr_n1[:-1], cells.indptr_n1[1:], strict=True):
             parts_gene += [[CLS], cells.gene_z[start:stop]]
@@ -70,6 +76,24 @@ class ToyTokenizer:
             layout=Layout(tuple(lengths)),
         )
         return tokens if self.is_packed else tokens.padded(PAD)
+
+    def depth_of(self, cells):
+        return cells.total_n
+
+    def _with_depth(self, cells, target_total_n):
+        num, depth = len(cells), [TOY_VOCAB.special_id(role) for role in ("target_depth", "source_depth")]
+        value_ng = np.zeros((num, NUM_GENES))
+        value_ng[np.repeat(np.arange(num), cells.num_genes_n), cells.gene_z] = cells.value_z
+        value_nt = np.column_stack([value_ng, np.log10(target_total_n), np.log10(self.depth_of(cells))])
+        gene_nt = torch.tensor([*range(NUM_GENES), *depth]).repeat(num, 1)
+        width = gene_nt.shape[1]
+        tokens = TokenBatch(
+            gene_nt=gene_nt,
+            value_nt=torch.tensor(value_nt, dtype=torch.float32),
+            is_hidden_nt=torch.zeros_like(gene_nt, dtype=torch.bool),
+            layout=Layout((width,) * num, width),
+        )
+        return tokens.packed() if self.is_packed else tokens
 
     def sentences(self, cells, draw, *, before_nw=None, after_nw=None, order=None):
         spec = SentenceSpec(max_length=64, order=order or "reverse", pad_entity=PAD, is_packed=self.is_packed)

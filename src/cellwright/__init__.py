@@ -2,6 +2,8 @@
 
 The verbs are here: `load`, `embed`, `annotate`, `generate`, `index_reference`, `map_reference`, `finetune`, `pretrain`,
 `inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `denoise`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`.
+They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
         ReadOptions,
         annotate,
         convert,
+        denoise,
         embed,
         finetune,
         generate,
@@ -35,6 +38,7 @@ __all__ = [
     "ReadOptions",
     "annotate",
     "convert",
+    "denoise",
     "embed",
     "finetune",
     "generate",

@@ -24,7 +24,7 @@ class CellModel(Protocol):
     produces: frozenset[str]
     """Optional `ModelOutput` fields it can fill."""
     width: int
-    """Size d of hidden states and cell embeddings."""
+    """Size d of cell embeddings; hidden states may be narrower."""
     needs_padding: bool
     """True when its numbers depend on pads (some published poolings and batch norms do)."""
     pooled_from: CellEnd | None
@@ -48,6 +48,10 @@ class Tokenizer(Protocol):
         """Encode cells; the tokens of a cell depend on (seed, epoch, row), not on its minibatch."""
         ...
 
+    def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
+        """Return about how many tokens each cell will have, int64 ``[n]``: to put cells of like length together."""
+        ...
+
 
 class SentenceTokenizer(Tokenizer, Protocol):
     """A tokeniser of a family that reads and writes sentences: genes and words of metadata, in an order that counts."""
@@ -64,6 +68,25 @@ class SentenceTokenizer(Tokenizer, Protocol):
         order: str | None = None,
     ) -> TokenBatch:
         """Encode cells with words before and after their genes: vocabulary ids, -1 = no word."""
+        ...
+
+
+@runtime_checkable
+class DepthTokenizer(Protocol):
+    """A tokeniser of a family that knows the read depth it is fed, and is told the one to predict at.
+
+    Made with ``genes="panel"`` (an option of `cellwright.models.InputConfig`) it gives every cell the same tokens: all
+    genes of the vocabulary, silent ones with the value 0, and special tokens of depth.
+    """
+
+    vocab: GeneVocab
+
+    def depth_of(self, cells: CellBatch) -> np.ndarray:
+        """Return the molecules of each cell, float64 ``[n]``: what the source depth is, and values are parts of."""
+        ...
+
+    def __call__(self, cells: CellBatch, draw: Draw, target_total_n: np.ndarray | None = None) -> TokenBatch:
+        """Encode raw counts; ``target_total_n`` = molecules to predict at (``None`` = as the model was made for)."""
         ...
 
 
@@ -207,7 +230,8 @@ class Family:
     is_released: Callable[[Path], bool]
     """Whether a path looks like this family's published checkpoint."""
     from_released: Callable[..., Released]
-    """(path) -> what is in it; a family with a ``vocab_file`` also takes that file, where it lies elsewhere."""
+    """(path, vocab_file=, key=) -> what is in it. Only a family with a ``vocab_file`` takes that file from elsewhere,
+    only one with ``keys`` one of them."""
     to_released: Callable[[Any, Path], None]
     decoding: Literal["autoregressive", "unmask"] | None
     is_embedding_normalised: bool
@@ -217,6 +241,8 @@ class Family:
     """Licence of the published weights, in one sentence for the user."""
     heads: Sequence[str] = ()
     """Heads that its published checkpoints may carry."""
+    keys: tuple[str, ...] = ()
+    """Models that one published file of the family holds, the one that is opened by default first."""
     vocab_file: str | None = None
     """Name of the published vocabulary, when it is a file of its own that may lie apart from the weights."""
     categories: Mapping[str, str] = field(default_factory=dict)

@@ -389,6 +389,8 @@ class ModelOutput:
     """Logit of every vocabulary entry being among the words that follow each token of a sentence."""
     level: WordScores | None = None
     """Level that every vocabulary entry would have if it followed."""
+    context_ntd: Tensor | None = None
+    """Decoder's state of each token: the gene in the context of its cell (scFoundation's gene embeddings)."""
     prompted: ModelOutput | None = None
     """A second pass in which the cell embedding of this one was given as the cell prompt."""
 

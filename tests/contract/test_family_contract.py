@@ -13,7 +13,7 @@ from cellwright.objectives import TERMS
 from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.tell import tell_categories
-from cellwright.types import CellBatch, Draw, Layout, Targets, WordScores
+from cellwright.types import CellBatch, CellEnd, Draw, Layout, Targets, WordScores
 from cellwright.vocab import GeneVocab
 
 NUM_GENES = 60
@@ -100,7 +100,10 @@ def test_packed_equals_padded_and_pads_are_inert(model):
 def test_the_cell_embedding_needs_no_more_than_it_is_pooled_from(model):
     tokens = model.tokenizer()(make_cells(), Draw()).packed()
     only = model.network.eval().pooled_from
-    assert only is not None, "the pooling of this size takes one token a cell"
+    if only is None:  # a pooling over all tokens must not be cut short
+        with pytest.raises(ValueError, match="made from all tokens"):
+            model.network(tokens, (), only=CellEnd("first", 1))
+        return
     for some in (tokens, tokens.padded(model.vocab.special_id("pad"))):
         with torch.inference_mode():
             want, got = (model.network(some, (), only=part) for part in (None, only))
@@ -121,7 +124,7 @@ def test_a_batch_of_one_equals_a_row_of_many(model):
 def test_produces_is_honest(model):
     tokens = model.tokenizer()(make_cells(), Draw())
     out = run(model, tokens)
-    optional = {"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level"}
+    optional = {"value_nt", "expressed_nt", "cell_value_nt", "cell_expressed_nt", "entity", "level", "context_ntd"}
     assert {f for f in optional if getattr(out, f) is not None} == set(model.network.produces)
     for field in model.network.produces:
         only = run(model, tokens, {field})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
@@ -19,6 +20,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "embed": embed,
     "annotate": annotate,
+    "denoise": denoise,
     "generate": generate,
     "index": index,
     "map-reference": map_reference,

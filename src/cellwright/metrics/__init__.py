@@ -2,7 +2,8 @@
 
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
 it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
-made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`.
+made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`, denoised ones ``DENOISING_METRICS``, see
+`cellwright.metrics.depth`.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from cellwright.metrics.depth import DENOISING_METRICS, DepthScore, resampled_denoising
 from cellwright.metrics.made import (
     GENERATION_METRICS,
     CellScore,
@@ -32,10 +34,12 @@ from cellwright.metrics.made import (
 from cellwright.metrics.table import Metric, percentiles
 
 __all__ = [
+    "DENOISING_METRICS",
     "ECE_BINS",
     "GENERATION_METRICS",
     "METRICS",
     "CellScore",
+    "DepthScore",
     "Markers",
     "Metric",
     "SumScore",
@@ -61,6 +65,7 @@ __all__ = [
     "paired_difference_interval",
     "per_class",
     "percentiles",
+    "resampled_denoising",
     "resampled_scores",
     "weighted_f1",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cellwright.config import Config
+from cellwright.tokens.depth import DepthTarget
 
 
 class InputConfig(Config):
@@ -21,10 +22,23 @@ class InputConfig(Config):
     """Most tokens a cell; ``None`` = what the architecture was built for."""
     panel: tuple[str, ...] | None = None
     """Genes that are fed, by vocabulary name; ``None`` = all."""
+    genes: Literal["expressed", "panel"] = "expressed"
+    """Whether cells are fed the genes that they express, or all of the panel, silent ones with value 0."""
     gene_order: Literal["reverse", "forward", "shuffle"] = "reverse"
     """Order of genes in a sentence (families that read sentences): by descending vocabulary id (published inference),
     ascending, or shuffled by seed and cell."""
     task_word: str = "annotate"
     """Role of the special token that closes a sentence to be read (families that read sentences)."""
-    keep_zero: bool = False
-    """Feed unexpressed genes of the panel too, with value 0."""
+    depth: str = "t4"
+    """Read depth to predict at (families that know depth): t4 or total=4 (10^4 molecules a cell), f2 or fold=2 (twice
+    the cell's own), a1 or added=1 (10^1 times its own). Published: ``tgthighres``."""
+    depth_from: Literal["listed", "given", "plain"] = "listed"
+    """What a cell's own depth is told from (families that know depth): the sum of its values over the vocabulary's
+    genes (published ``pre_normalized`` F; of log values, T, it is no depth), the total that is given with the cell (A),
+    or that sum without a logarithm, for the depth asked for too (published bulk T)."""
+
+    @field_validator("depth")
+    @classmethod
+    def _check_depth(cls, depth: str) -> str:
+        DepthTarget.parse(depth)
+        return depth

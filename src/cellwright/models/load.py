@@ -34,7 +34,13 @@ def shipped() -> dict[str, Path]:
     return {p.name: p for p in sorted(SHIPPED.iterdir()) if p.is_dir()} if SHIPPED.is_dir() else {}
 
 
-def load(path: str | Path, *, overrides: Sequence[str] = (), vocab: str | Path | None = None) -> Model:
+def load(
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    vocab: str | Path | None = None,
+    key: str | None = None,
+) -> Model:
     """Open a model: a cellwright checkpoint folder, a published folder or weights file, or a shipped name.
 
     Parameters
@@ -46,7 +52,9 @@ def load(path: str | Path, *, overrides: Sequence[str] = (), vocab: str | Path |
         checkpoints do not store.
     vocab
         The published vocabulary file, for a published checkpoint that it does not lie beside (scMulan:
-        ``meta_info.pt``).
+        ``meta_info.pt``; scFoundation: ``OS_scRNA_gene_index.19264.tsv``, for other genes than the published ones).
+    key
+        Which model of a published file that holds several (scFoundation: ``cell``, the default, ``rde`` or ``gene``).
 
     Raises
     ------
@@ -66,20 +74,23 @@ def load(path: str | Path, *, overrides: Sequence[str] = (), vocab: str | Path |
             )
         place = known[str(path)]
     if vocab is not None:
-        return _load_apart(place, Path(vocab), overrides)
+        return _load_apart(place, Path(vocab), overrides, key)
     if place.is_dir() and (place / "config.json").is_file():
+        if key is not None:
+            raise ValueError(f"{place} holds one model; leave key = {key!r} out")
         return _load_own(place, overrides)
     for family in FAMILIES.values():
         if family.is_released(place):
-            return _load_released(family, place, overrides)
+            return _load_released(family, place, overrides, key=key)
     raise ValueError(
         f"{place} is not a model: expected a cellwright checkpoint (config.json, vocab.json, model.safetensors) or a "
         f"published one of {', '.join(f.title for f in FAMILIES.values())} "
-        "(for scGPT: args.json, vocab.json, best_model.pt; for scMulan: ckpt_scMulan.pt, meta_info.pt)"
+        "(for scGPT: args.json, vocab.json, best_model.pt; for scMulan: ckpt_scMulan.pt, meta_info.pt; "
+        "for scFoundation: models.ckpt)"
     )
 
 
-def _load_apart(place: Path, vocab: Path, overrides: Sequence[str]) -> Model:
+def _load_apart(place: Path, vocab: Path, overrides: Sequence[str], key: str | None) -> Model:
     """Open published weights with a vocabulary file from elsewhere."""
     if not vocab.is_file():
         raise FileNotFoundError(f"no vocabulary file at {str(vocab)!r}")
@@ -87,15 +98,18 @@ def _load_apart(place: Path, vocab: Path, overrides: Sequence[str]) -> Model:
     if not takers or (place.is_dir() and (place / "config.json").is_file()):
         known = ", ".join(f"{f.vocab_file} of {f.title}" for f in FAMILIES.values() if f.vocab_file)
         raise ValueError(f"{place} takes no vocabulary from {vocab}; only published checkpoints do ({known})")
-    return _load_released(takers[0], place, overrides, vocab)
+    return _load_released(takers[0], place, overrides, vocab_file=vocab, key=key)
 
 
-def _load_released(family: Family, place: Path, overrides: Sequence[str], vocab: Path | None = None) -> Model:
+def _load_released(family: Family, place: Path, overrides: Sequence[str], **choices: Path | str | None) -> Model:
+    choices = {name: choice for name, choice in choices.items() if choice is not None}
+    if "key" in choices and not family.keys:
+        raise ValueError(f"{place} is a {family.title} checkpoint of one model; leave key = {choices['key']!r} out")
     try:
         with warnings.catch_warnings():
             # of a foreign pickle, which is refused with its own words
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            found = family.from_released(place) if vocab is None else family.from_released(place, vocab)
+            found = family.from_released(place, **choices)
         config = found.config.override(overrides) if overrides else found.config
         with torch.device("meta"):
             network = family.build(config, found.vocab)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ import torch
 from torch import Tensor
 
 
-def open_published(path: Path) -> Any:
+def open_published(path: Path, *, is_mapped: bool = False) -> Any:
     """Open a published ``torch.save`` file; only tensors and plain Python values are let in.
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_mapped
+        Read tensors when they are first used, where the file's format allows: for large files of which a part is
+        wanted. Copy what is kept, since the tensors change with the file.
 
     Raises
     ------
@@ -19,7 +28,8 @@ def open_published(path: Path) -> Any:
         When the file is not a PyTorch file, is cut short, or holds anything else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        is_mapped = is_mapped and zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -68,3 +78,12 @@ def with_dtypes(state: dict[str, Tensor], dtypes: dict[str, str]) -> dict[str, T
     return {
         k: v.detach().cpu().to(getattr(torch, dtypes[k])) if k in dtypes else v.detach().cpu() for k, v in state.items()
     }
+
+
+def plain(value: Any) -> Any:
+    """Return a copy in which everything can be written as JSON; other values become their text."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

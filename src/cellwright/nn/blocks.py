@@ -1,7 +1,8 @@
 """Transformer blocks around `cellwright.nn.attention.attend`; one class for every family.
 
 Source: Vaswani et al. 2017 (post-norm), scGPT's published layers (see `BlockShape` for their two peculiarities), the
-GPT-2 decoder that scMulan uses (pre-norm, tanh GELU, no biases).
+GPT-2 decoder that scMulan uses (pre-norm, tanh GELU, no biases), scFoundation's encoder (post-norm, ReLU) and decoder
+(pre-norm, GELU).
 """
 
 from __future__ import annotations
@@ -104,12 +105,15 @@ def _take(x_nt: Tensor, layout: Layout, only: CellEnd) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each with dropout, a residual sum and a LayerNorm."""
+    """Attention and feed-forward, each with dropout, a residual sum and a LayerNorm.
 
-    def __init__(self, shape: BlockShape):
+    ``attention`` makes the attention of the shape, for instance a `cellwright.nn.performer.LinearAttention`.
+    """
+
+    def __init__(self, shape: BlockShape, attention: Callable[[BlockShape], nn.Module] = Attention):
         super().__init__()
         self.shape = shape
-        self.attention = Attention(shape)
+        self.attention = attention(shape)
         self.linear1 = nn.Linear(shape.width, shape.feed_forward, bias=shape.has_bias)
         self.linear2 = nn.Linear(shape.feed_forward, shape.width, bias=shape.has_bias)
         self.norm1 = nn.LayerNorm(shape.width, bias=shape.has_bias)
@@ -143,10 +147,10 @@ class Block(nn.Module):
 
 
 class Stack(nn.ModuleList):
-    """Blocks one after another."""
+    """Blocks one after another; ``attention`` as in `Block`, called once a block."""
 
-    def __init__(self, shape: BlockShape, num_layers: int):
-        super().__init__(Block(shape) for _ in range(num_layers))
+    def __init__(self, shape: BlockShape, num_layers: int, attention: Callable[[BlockShape], nn.Module] = Attention):
+        super().__init__(Block(shape, attention) for _ in range(num_layers))
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 """What turns tokens into vectors: gene identity, expression value, condition, and the norms of their sum.
 
-Source: scGPT (Cui et al., Nature Methods 2024, Methods "Input embeddings"; published code ``scgpt/model/model.py``).
+Source: scGPT (Cui et al., Nature Methods 2024, Methods "Input embeddings"; published code ``scgpt/model/model.py``);
+`SoftBinValue`: scFoundation (Hao et al., Nature Methods 21:1481, 2024, Methods "Value embedding").
 Nothing here knows of sentinels: a value encoder that published weights trained with marker numbers for hidden and
 padded positions puts them in itself (`mark_values`), in this one place.
 """
@@ -64,6 +65,40 @@ class CategoryValue(NormedEmbedding):
     def forward(self, value_nt: Tensor) -> Tensor:
         """``[n, t]`` bin numbers ``-> [n, t, d]``."""
         return super().forward(value_nt.long())
+
+
+class SoftBinValue(nn.Module):
+    """A value as a mixture of learnt bin vectors; which bins it belongs to, and how much, is learnt too.
+
+    With h = LeakyReLU(w1 x + b1) (slope 0.1), one number a bin, and shares a = softmax(scale h + W2 h + b2), the vector
+    is sum_k a_k B_k. Any real number is a value, 0 among them. A hidden value has a vector of its own. (The published
+    code takes the numbers 102 and 103 for hidden and padded values, by equality, so that a value of just 102 is lost.)
+
+    Parameters
+    ----------
+    num_bins, width
+        Bins k, and width d of their vectors.
+    scale
+        Published ``bin_alpha``.
+    """
+
+    def __init__(self, num_bins: int, width: int, scale: float = 1.0):
+        super().__init__()
+        self.linear1 = nn.Linear(1, num_bins)
+        self.linear2 = nn.Linear(num_bins, num_bins)
+        self.bins = nn.Embedding(num_bins, width)
+        self.hidden = nn.Embedding(1, width)
+        self.scale = scale
+
+    def shares(self, value_nt: Tensor) -> Tensor:
+        """Return how much each value belongs to each bin, ``[n, t, k]``; they sum to 1."""
+        h_ntk = nn.functional.leaky_relu(self.linear1(value_nt[..., None]), 0.1)
+        return torch.softmax(self.scale * h_ntk + self.linear2(h_ntk), -1)
+
+    def forward(self, value_nt: Tensor, is_hidden_nt: Tensor) -> Tensor:
+        """``[n, t] -> [n, t, d]``."""
+        value_ntd = self.shares(value_nt) @ self.bins.weight
+        return torch.where(is_hidden_nt[..., None], self.hidden.weight[0].to(value_ntd.dtype), value_ntd)
 
 
 class BatchNormTokens(nn.Module):

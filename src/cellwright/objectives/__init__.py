@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cellwright.objectives.base import Objective
 from cellwright.objectives.cell import Domain, Label, Similarity
+from cellwright.objectives.depth import ReadDepth
 from cellwright.objectives.entity import NextEntity, NextLevel
 from cellwright.objectives.sentences import CSentence
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
@@ -17,6 +18,7 @@ VIEWS = {
     "random_mask": RandomMask,
     "generative_split": GenerativeSplit,
     "c_sentence": CSentence,
+    "read_depth": ReadDepth,
 }
 """Name -> view class; each is built from keyword options."""
 

@@ -57,7 +57,7 @@ class RandomMask(Config):
         spared = 0 if self.is_special_hidden else 1
         fraction = self.fraction if isinstance(self.fraction, float) else _pick(self.fraction, generator)
         chosen_t = _choose(tokens.layout, fraction, spared, generator)
-        chosen_nt = _lay(chosen_t, tokens.layout)
+        chosen_nt = lay_tokens(chosen_t, tokens.layout)
         targets = Targets(
             value_nt=tokens.value_nt, is_scored_nt=chosen_nt & ~tokens.is_hidden_nt, **cell_answers(cells)
         )
@@ -122,11 +122,11 @@ def _choose(layout: Layout, fraction: float, spared: int, generator: Generator) 
     return rank_t < num_n[cell_t]
 
 
-def _lay(x_t: Tensor, layout: Layout) -> Tensor:
-    """Lay booleans out like the tokens, False at pads: ``[t] -> [n, t]``."""
+def lay_tokens(x_t: Tensor, layout: Layout) -> Tensor:
+    """Lay packed values out like the tokens, 0 or False at pads: ``[t] -> [n, t]``."""
     if layout.is_packed:
         return x_t[None]
-    x_nt = torch.zeros(layout.shape, dtype=torch.bool)
+    x_nt = x_t.new_zeros(layout.shape)
     x_nt[~layout.is_pad_nt()] = x_t
     return x_nt
 

@@ -16,7 +16,7 @@ import torch
 
 from cellwright.protocols import CellSource
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, run_network
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, run_tokenizer
 
 CONTEXT = "context_ntd"
 """Output of families whose decoder gives genes a state of their own."""
@@ -87,7 +87,9 @@ def context_embeddings(
     sums: dict[int, _Sum] = {}
     outputs = {CONTEXT} & set(model.network.produces)
     with in_use([model.network], choose_device(options.device)):
-        for at_n, tokens, out in run_network(model, source, options, outputs=outputs, what="genes", has_tokens=True):
+        for at_n, tokens in run_tokenizer(model, source, options, what="genes"):
+            with in_precision(options, tokens.gene_nt.device):
+                out = model.network(tokens, outputs)
             state_ntd = out.hidden_ntd if out.context_ntd is None else out.context_ntd
             packed_td = out.layout.pack(state_ntd)[0].float()
             gene_t = out.layout.pack(tokens.gene_nt)[0]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cellwright.config import Config
 from cellwright.protocols import CellSource
-from cellwright.types import Draw, ModelOutput
+from cellwright.types import Draw, ModelOutput, TokenBatch
 
 MAX_TOKENS = 32768  # a minibatch, where options say nothing
 MAX_TOKENS_CPU = 2048  # the same on a CPU: more are no faster there, and take memory
@@ -81,21 +81,26 @@ def run_network(
     Must be used inside `in_use`. Within each block of cells read ahead, cells of like length travel together;
     the positions say which they are.
     """
+    only = None if outputs else model.network.pooled_from
+    for at_n, tokens in run_tokenizer(model, source, options, what=what):
+        with in_precision(options, tokens.gene_nt.device):
+            out = model.network(tokens, outputs, only=only)
+        yield at_n, out
+
+
+def run_tokenizer(
+    model: Any, source: CellSource, options: InferenceOptions, *, what: str = "cells"
+) -> Iterator[tuple[np.ndarray, TokenBatch]]:
+    """Yield (positions in ``source``, tokens on the network's device) for every cell, each once; see `run_network`."""
     changes = {"ties": options.ties, "max_length": options.max_length}
     tokenize = model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
-    limit = options.max_length or model.inputs.max_length or model.config.max_length
     device = next(model.network.parameters()).device
-    only = None if outputs else model.network.pooled_from
     draw = Draw(options.seed)
     with tqdm(total=len(source), desc=what, unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            length_n = np.minimum(cells.num_genes_n + 1, limit)
-            for at_n in by_length(length_n, options, device):
-                tokens = tokenize(cells.take(at_n), draw).to(device)
-                with in_precision(options, device):
-                    out = model.network(tokens, outputs, only=only)
-                yield start + at_n, out
+            for at_n in by_length(tokenize.num_tokens_n(cells), options, device):
+                yield start + at_n, tokenize(cells.take(at_n), draw).to(device)
                 bar.update(len(at_n))
 
 

@@ -2,6 +2,7 @@
 
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
+from cellwright.verbs.denoising import denoise
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
@@ -43,6 +44,7 @@ __all__ = [
     "answer_record",
     "check_columns",
     "convert",
+    "denoise",
     "embed",
     "embedding",
     "finetune",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cellwright.config import did_you_mean
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.using import ReadOptions, _may_be_filled, _note, embedding, open_data, open_model, provenance
+from cellwright.verbs.using import ReadOptions, embedding, may_be_filled, note, open_data, open_model, provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def map_reference(
     ValueError
         When the index was made with another model, or is damaged.
     """
-    is_kept = _may_be_filled(adata, "reference" if key_added else None)
+    is_kept = may_be_filled(adata, "reference" if key_added else None)
     model, run = open_model(model), run or InferenceOptions()
     index = open_index(reference, model)
     source = open_data(adata, model, read)
@@ -144,7 +144,7 @@ def map_reference(
     if is_kept:
         for name, column in mapping_columns(mapped, threshold).items():
             adata.obs[name] = column
-        _note(adata, "reference", mapping_record(model, source, index, run) | {"threshold": threshold})
+        note(adata, "reference", mapping_record(model, source, index, run) | {"threshold": threshold})
     return mapped
 
 

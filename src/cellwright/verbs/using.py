@@ -135,13 +135,13 @@ def embed(
     --------
     >>> x_nd = cellwright.embed(adata, "path/to/scGPT_human")  # doctest: +SKIP
     """
-    is_kept = _may_be_filled(adata, key_added)
+    is_kept = may_be_filled(adata, key_added)
     model, run = open_model(model), run or InferenceOptions()
     source = open_data(adata, model, published_reading(read) if faithful else read)
     embedding_nd = embedding(model, source, run, position=position, is_faithful=faithful)
     if is_kept:
         adata.obsm[key_added] = embedding_nd
-        _note(adata, key_added, provenance(model, source, run) | {"position": position, "faithful": faithful})
+        note(adata, key_added, provenance(model, source, run) | {"position": position, "faithful": faithful})
     return embedding_nd
 
 
@@ -213,7 +213,7 @@ def annotate(
     `cellwright.tasks.annotate.Annotation`: classes, probabilities, labels; or `cellwright.tasks.tell.ToldCells`: words
     and their probabilities by category. Either has ``answers`` where broader terms were asked for.
     """
-    is_kept, answer = _may_be_filled(adata, key_added), answer or AnswerOptions()
+    is_kept, answer = may_be_filled(adata, key_added), answer or AnswerOptions()
     if is_kept:
         check_columns(adata.obs.columns, key_added, answer)
     model, run = open_model(model), run or InferenceOptions()
@@ -223,7 +223,7 @@ def annotate(
         for name, column in annotation_columns(found, key_added, has_ids=answer.ontology).items():
             adata.obs[name] = column
         asked = {"threshold": threshold, "tell": list(tell), "faithful": faithful}
-        _note(adata, key_added, provenance(model, source, run) | asked | answer_record(found, answer))
+        note(adata, key_added, provenance(model, source, run) | asked | answer_record(found, answer))
     return found
 
 
@@ -299,13 +299,15 @@ def _own_columns(found: Annotation | ToldCells, key: str) -> dict[str, Any]:
     return {f"{key}_pred": pd.Categorical(found.label_n, categories=categories), f"{key}_prob": found.prob_n}
 
 
-def _may_be_filled(adata: Any, key_added: str | None) -> bool:
+def may_be_filled(adata: Any, key_added: str | None) -> bool:
+    """Return whether a slot of the AnnData is to be filled; refuse a path in its place."""
     if key_added is not None and isinstance(adata, str | Path):
         raise ValueError(f"key_added={key_added!r} fills a slot of an AnnData, but a path was given; open it first")
     return key_added is not None
 
 
-def _note(adata: Any, key: str, record: dict[str, Any]) -> None:
+def note(adata: Any, key: str, record: dict[str, Any]) -> None:
+    """Put a record of provenance beside the slot that was filled."""
     from cellwright.data.write import storable
 
     notes = dict(adata.uns.get("cellwright", {}))

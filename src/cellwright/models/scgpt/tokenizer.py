@@ -34,10 +34,15 @@ class ScGPTTokenizer:
             num_bins=config.num_bins,
             ties=inputs.ties,
             panel=None if inputs.panel is None else tuple(int(i) for i in np.sort(_panel_ids(vocab, inputs))),
-            keep_zero=inputs.keep_zero,
+            keep_zero=inputs.genes == "panel",
             pad_gene=vocab.special_id("pad"),
             is_packed=is_packed,
         )
+
+    def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
+        """Return about how many tokens each cell will have, int64 ``[n]``."""
+        num_n = np.full(len(cells), len(self.spec.panel)) if self.spec.keep_zero else cells.num_genes_n
+        return np.minimum(num_n, self.spec.room) + len(self.spec.prefix)
 
     def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
         """Encode cells; sequencing batches come from ``cells.obs["tech_batch"]`` where the network asks for them."""

@@ -27,8 +27,8 @@ class ScMulanTokenizer:
         self, config: ScMulanConfig, vocab: GeneVocab, inputs: InputConfig | None = None, *, is_packed: bool = True
     ):
         inputs = inputs or InputConfig()
-        if inputs.keep_zero:
-            raise ValueError("scMulan reads expressed genes only; leave keep_zero off")
+        if inputs.genes == "panel":
+            raise ValueError("scMulan reads expressed genes only; leave genes at 'expressed'")
         self.vocab = vocab
         self.task = vocab.special_id(inputs.task_word)
         self.spec = SentenceSpec(
@@ -39,6 +39,10 @@ class ScMulanTokenizer:
             pad_entity=vocab.special_id("pad"),
             is_packed=is_packed,
         )
+
+    def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
+        """Return about how many words each cell will have, int64 ``[n]``."""
+        return np.minimum(cells.num_genes_n + 1, self.spec.max_length)
 
     def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
         """Encode cells as prompts: genes, then the task word. A cell without genes is the task word alone."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cellwright.files import atomic_path
-from cellwright.models.pickles import check_shapes, is_state, odd_dtypes, open_published, with_dtypes
+from cellwright.models.pickles import check_shapes, is_state, odd_dtypes, open_published, plain, with_dtypes
 from cellwright.models.scmulan.config import ScMulanConfig
 from cellwright.models.scmulan.meta import meta_record, published_meta, read_vocab
 from cellwright.models.scmulan.model import build
@@ -109,7 +109,7 @@ def from_released(path: Path, vocab_file: Path | None = None) -> Released:
     names = {key: prefix + published_key(key) for key in shapes}
     needed = {name: shapes[key] for key, name in names.items()}
     check_shapes(state, needed, weights_path, hint=f"Is {meta_path.name} of another model beside it?")
-    plain, notes = _plain_entries(container)
+    kept, notes = _plain_entries(container)
     ignored = sorted(set(args) - set(_ARGS.values()) - _OTHER_ARGS)
     if ignored:
         notes += (f"model_args that say nothing about the architecture were ignored: {', '.join(ignored)}",)
@@ -122,8 +122,8 @@ def from_released(path: Path, vocab_file: Path | None = None) -> Released:
         extras={name: value for name, value in state.items() if name not in known},
         layout=f"wrapped {prefix}" if prefix else "plain",
         files={
-            "model_args": _plain(args),
-            "container": plain,
+            "model_args": plain(args),
+            "container": kept,
             "meta_info": meta_record(meta),
             "weights_name": weights_path.name,
             "prefix": prefix,
@@ -147,15 +147,6 @@ def read_config(args: dict[str, Any], num_entries: int, where: str) -> ScMulanCo
     if args.get("ele", 1) != 1:
         raise ValueError(f"{where}: ele = {args['ele']!r}; only models with a table of levels (ele = 1) are known")
     return ScMulanConfig.read({ours: args[theirs] for ours, theirs in _ARGS.items() if theirs in args}, where)
-
-
-def _plain(value: Any) -> Any:
-    """Return a copy in which everything can be written as JSON; other values become their text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _plain_entries(container: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -1,0 +1,99 @@
+"""Simple ways to denoise: what each one promises, and how they stand to each other on cells of planted types."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cellwright.baselines import denoising
+from cellwright.baselines.denoising import DENOISING_BASELINES
+from cellwright.metrics import DENOISING_METRICS
+from cellwright.tokens import thin_counts
+from cellwright.types import CellBatch, Draw
+
+NAMES = [name for name, entry in DENOISING_BASELINES.items() if entry.package is None]
+GENES = np.arange(2, 40)
+
+
+def planted_cells(num, *, seed, depth=2000):
+    """Cells of three types over 40 genes; molecules of genes outside the vocabulary count too."""
+    rng = np.random.default_rng(seed)
+    rate_kg = np.random.default_rng(9).gamma(0.5, 1.0, (3, 50))
+    rate_ng = rate_kg[rng.integers(0, 3, num)]
+    count_ng = rng.poisson(depth * rate_ng / rate_ng.sum(1, keepdims=True))
+    own_ng = count_ng[:, :40]
+    return CellBatch(
+        indptr_n1=np.concatenate([[0], np.cumsum((own_ng > 0).sum(1))]),
+        gene_z=np.nonzero(own_ng)[1].astype(np.int32),
+        value_z=own_ng[own_ng > 0].astype(np.float32),
+        row_n=np.arange(num),
+        total_n=count_ng.sum(1).astype(np.float64),
+    )
+
+
+def deep_and_shallow(share=0.05):
+    deep = planted_cells(90, seed=1)
+    return deep, thin_counts(deep, np.full(len(deep), share), Draw(4))
+
+
+def values_of(cells):
+    count_nv = np.zeros((len(cells), 40))
+    count_nv[np.repeat(np.arange(len(cells)), cells.num_genes_n), cells.gene_z] = cells.value_z
+    return np.log1p(1e4 * count_nv / np.maximum(cells.total_n, 1)[:, None])[:, GENES]
+
+
+def answer(name, train, shallow, deep, seed=0):
+    return DENOISING_BASELINES[name].denoise(train, shallow, GENES, target_total_n=deep.total_n, seed=seed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_baseline_answers_and_changes_nothing(name):
+    deep, shallow = deep_and_shallow()
+    empty_too = thin_counts(deep, np.r_[0.0, np.full(len(deep) - 1, 0.05)], Draw(4))
+    train = planted_cells(80, seed=2)
+    before = [shallow.value_z.copy(), train.value_z.copy(), train.total_n.copy()]
+    value_ng = answer(name, train, shallow, deep)
+    assert value_ng.shape == (90, len(GENES))
+    assert value_ng.dtype == np.float32
+    assert np.isfinite(value_ng).all()
+    assert (value_ng >= 0).all()
+    assert np.array_equal(answer(name, train, shallow, deep), value_ng)
+    assert all(map(np.array_equal, before, [shallow.value_z, train.value_z, train.total_n]))
+    assert np.isfinite(answer(name, train, empty_too, deep)).all()
+    with pytest.raises(ValueError, match="raw counts"):
+        answer(name, replace(train, state="log1p"), replace(shallow, state="log1p"), deep)
+
+
+def test_smoothing_beats_scaling_and_the_mean_is_the_floor_within_genes():
+    deep, shallow = deep_and_shallow()
+    train, truth_ng = planted_cells(200, seed=2), values_of(deep)
+    error = {n: DENOISING_METRICS["expressed_mae"].function(answer(n, train, shallow, deep), truth_ng) for n in NAMES}
+    pearson = {n: DENOISING_METRICS["gene_pearson"].function(answer(n, train, shallow, deep), truth_ng) for n in NAMES}
+    assert error["ridge"] < error["neighbors"] < error["library_size"] < error["unchanged"]
+    assert error["training_neighbors"] < error["neighbors"]
+    assert pearson["gene_mean"] == 0
+    assert all(pearson[name] > 0.2 for name in NAMES if name != "gene_mean")
+
+
+def test_unchanged_and_scaled_counts_by_hand():
+    deep, shallow = deep_and_shallow(0.5)
+    count_ng = np.expm1(values_of(shallow)) * shallow.total_n[:, None] / 1e4
+    unchanged_ng = np.log1p(1e4 * count_ng / deep.total_n[:, None])
+    np.testing.assert_allclose(answer("unchanged", deep, shallow, deep), unchanged_ng, rtol=1e-5)
+    np.testing.assert_allclose(answer("library_size", deep, shallow, deep), values_of(shallow), rtol=1e-5)
+    mean_g = values_of(deep).mean(0)
+    np.testing.assert_allclose(answer("gene_mean", deep, shallow, deep), np.tile(mean_g, (90, 1)), rtol=1e-5)
+
+
+def test_at_full_depth_scaling_and_neighbours_of_one_give_the_cell_back(monkeypatch):
+    deep, _ = deep_and_shallow()
+    np.testing.assert_allclose(answer("library_size", deep, deep, deep), values_of(deep), rtol=1e-5)
+    monkeypatch.setattr(denoising, "NUM_NEIGHBORS", 1)
+    np.testing.assert_allclose(answer("neighbors", deep, deep, deep), values_of(deep), rtol=1e-5)
+
+
+def test_optional_packages_are_named():
+    for entry in DENOISING_BASELINES.values():
+        assert entry.is_available or entry.install.startswith("pip install ")
+        assert (entry.package is None) == (entry.install == "")
+    assert not replace(DENOISING_BASELINES["magic"], package="no_such_package").is_available
