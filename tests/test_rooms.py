@@ -6,15 +6,16 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "cellwright"
-CORE = {"types", "files", "config", "vocab", "protocols", "tokens", "nn", "models", "objectives"}
+CORE = {"layout", "types", "files", "config", "vocab", "protocols", "tokens", "nn", "models", "objectives"}
 CORE_LIBRARIES = {"torch", "numpy", "scipy", "pydantic", "numba", "safetensors", "cellwright"}
 BELOW_VERBS = {
-    "types", "files", "config", "vocab", "protocols", "metrics", "data", "tokens", "nn", "models", "objectives",
-    "train", "baselines", "tasks", "evaluate",
+    "layout", "types", "files", "config", "vocab", "protocols", "metrics", "data", "tokens", "nn", "models",
+    "objectives", "train", "baselines", "tasks", "evaluate",
 }  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "types": set(),
+    "layout": set(),
+    "types": {"layout"},
     "files": set(),
     "config": set(),
     "metrics": set(),
