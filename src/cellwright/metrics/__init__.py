@@ -2,7 +2,7 @@
 
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
 it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
-made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`.
+made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`. ``REPORTED`` holds all of them.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
@@ -35,6 +35,7 @@ __all__ = [
     "ECE_BINS",
     "GENERATION_METRICS",
     "METRICS",
+    "REPORTED",
     "CellScore",
     "Markers",
     "Metric",
@@ -246,6 +247,8 @@ _TABLE = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 """Name -> metric. All take (truth_n, pred_n), ``ece`` takes (truth_n, probability_nk)."""
+REPORTED: Mapping[str, Metric] = {**METRICS, **GENERATION_METRICS}
+"""Every metric that a report can show, whatever its function takes; names are used once."""
 
 
 def confusion(truth_n: Any, pred_n: Any, num_classes: int) -> np.ndarray:
