@@ -1,7 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`. They are
-imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `evaluate`, `inspect`, `convert`.
+They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
+        EvaluateConfig,
         InferenceOptions,
         ReadOptions,
         annotate,
         convert,
         embed,
+        evaluate,
         finetune,
         generate,
         inspect,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cellwright.vocab import GeneVocab
 
 __all__ = [
+    "EvaluateConfig",
     "GeneVocab",
     "InferenceOptions",
     "Model",
@@ -32,6 +35,7 @@ __all__ = [
     "annotate",
     "convert",
     "embed",
+    "evaluate",
     "finetune",
     "generate",
     "inspect",

@@ -10,6 +10,7 @@ from typing import Any
 
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
+from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
@@ -24,3 +25,4 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
 }
 FINETUNE: dict[str, Callable[..., Any]] = {"annotate": finetune_annotate}
+EVALUATE: dict[str, Callable[..., Any]] = {"annotate": evaluate_annotate, "generate": evaluate_generate}

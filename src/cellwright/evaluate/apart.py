@@ -47,11 +47,9 @@ def check_apart(train: Cells, held_out: Cells, group: str | None = None) -> Apar
         if both := sorted(names[0] & names[1]):
             raise ValueError(
                 f"{group} {both[0]!r} is in the training and in the held-out cells ({len(both)} such); hold out whole "
-                f"groups, or do without --group"
+                "groups, or do without --group"
             )
-        notes.append(
-            f"Held out by {group}: {len(names[1])} groups, none of them among the {len(names[0])} of training."
-        )
+        notes.append(f"Held out by {group}: {len(names[1])} groups, none of them among the {len(names[0])} trained on.")
     else:
         notes.append("No column of donors or studies was named: cells of one donor may be on both sides.")
     if train.state != held_out.state:

@@ -65,7 +65,7 @@ def _legend(order: Sequence[Method], is_cut: bool) -> list[Line2D]:
         Line2D([], [], marker="o", color=colour, label=label, linewidth=2)
         for colour, label in ((MODEL, "model"), (BASELINE, "baseline"))
     ]
-    for bound, label in (("floor", "floor: knows nothing"), ("roof", "roof: real cells or answers")):
+    for bound, label in (("floor", "floor"), ("roof", "roof, out of competition")):
         if any(method.bound == bound for method in order):
             handles.append(Line2D([], [], color=BOUNDS[bound], label=label, linestyle="--", linewidth=1.3))
     if is_cut:

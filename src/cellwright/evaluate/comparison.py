@@ -51,6 +51,7 @@ def _printed_gap(evaluation: Evaluation, name: str, method: Method) -> float:
 
 def format_number(value: float) -> str:
     """Return a score's value to three decimals, large ones to one."""
+    value = round(value, 3) + 0.0  # never -0.000
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 

@@ -27,6 +27,8 @@ class MadeCells:
     """str ``[n]``: type that each cell was asked to be."""
     record: Mapping[str, Any]
     """What the file says about how they were made."""
+    num_cut: int = 0
+    """Cells that did not come to their end."""
 
     def counts(self) -> dict[str, int]:
         """Return type -> number of cells."""
@@ -68,7 +70,9 @@ def read_made(data: Any, model: Any, category: str) -> MadeCells:
     level_ng = sp.csr_matrix(adata.X, dtype=np.float32)[:, place_g]
     _check_levels(name, level_ng, model.network.num_levels)
     level_ng.eliminate_zeros()
-    return MadeCells(level_ng=level_ng, type_n=adata.obs[category].astype(str).to_numpy(dtype=str), record=record)
+    num_cut = int((~adata.obs["is_ended"].astype(bool)).sum()) if "is_ended" in adata.obs else 0
+    type_n = adata.obs[category].astype(str).to_numpy(dtype=str)
+    return MadeCells(level_ng=level_ng, type_n=type_n, record=record, num_cut=num_cut)
 
 
 def _check_model(name: str, made_by: Mapping[str, Any], model: Any) -> None:

@@ -53,7 +53,7 @@ def method_looks(methods: Sequence[Method]) -> dict[str, tuple[str, str]]:
 def together_figure(
     umap_n2: np.ndarray, type_n: np.ndarray, source_n: np.ndarray, sources: Sequence[str], classes: Sequence[str]
 ) -> bytes:
-    """Draw cells of several sources in one space, a panel a source; those of the first source lie pale below the others.
+    """Draw cells of several sources in one space, a panel a source; those of the first lie pale below the others.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def together_figure(
             axes = place_axes(figure, (left, top - 0.3 - panel, panel, panel))
             shown_n = np.flatnonzero((source_n == 0) | (source_n == code))
             code_n = np.where(source_n == code, type_n, -1)[shown_n]
-            title = f"{shorten(name, 26)}"
-            scatter_panel(axes, umap_n2[shown_n], Panel(title, code_n, colours, [], True), umap_n2)
+            title = shorten(name, 26)
+            scatter_panel(axes, umap_n2[shown_n], Panel(title, code_n, colours, [], code == 0), umap_n2)
         room = 0.2 * len(legend) + 0.1
         write_legend(place_axes(figure, (WIDTH - legend_width, height - 0.25 - room, legend_width, room)), legend)
         return svg(figure, points_dpi=140)
@@ -98,9 +98,7 @@ def gene_means_figure(means: Mapping[str, np.ndarray], real_p: np.ndarray) -> by
     """
     panel, row = 2.75, 3.55
     height = row * -(-len(means) // _ACROSS)
-    highest = 1.04 * max(
-        float(real_p.max(initial=0)), *(float(mean_p.max(initial=0)) for mean_p in means.values()), 0.01
-    )
+    highest = 1.04 * max(float(mean_p.max(initial=0.01)) for mean_p in (real_p, *means.values()))
     with house_style():
         figure = Figure(figsize=(WIDTH, height))
         for place, (name, mean_p) in enumerate(means.items()):
@@ -134,7 +132,7 @@ def _correlation(a_p: np.ndarray, b_p: np.ndarray) -> str:
 
 
 def detected_figure(
-    numbers: Mapping[str, Sequence[np.ndarray]], classes: Sequence[str], looks: Mapping[str, tuple[str, str]]
+    numbers: Mapping[str, Sequence[np.ndarray]], types: Mapping[int, str], looks: Mapping[str, tuple[str, str]]
 ) -> bytes:
     """Draw how many genes cells express: median, middle half (thick) and middle 90 % (thin), type by type.
 
@@ -143,18 +141,19 @@ def detected_figure(
     numbers
         Source -> numbers of genes of the cells of each type; the first source is the real cells, whose middle half is
         shaded.
+    types
+        Number of each type -> its name, in the order of ``numbers``.
     looks
         Source -> colour and marker.
     """
-    across, width = (2, 3.5) if len(classes) > 1 else (1, 8.0)
-    bar, up = 0.2, 0.2 * len(numbers)
-    row = up + 0.75
-    num_rows = -(-len(classes) // across)
-    height = row * num_rows + 0.45
+    across, width = (2, 3.5) if len(types) > 1 else (1, 8.0)
+    up = 0.2 * len(numbers)
+    row = up + 0.6
+    height = row * -(-len(types) // across) + 0.45
     highest = 1.03 * max(float(np.quantile(n, 0.95)) for by_type in numbers.values() for n in by_type)
     with house_style():
         figure = Figure(figsize=(WIDTH, height))
-        for place, title in enumerate(classes):
+        for place, (number, title) in enumerate(types.items()):
             left, top = 2.35 + place % across * (width + 0.55), height - place // across * row
             axes = place_axes(figure, (left, top - 0.35 - up, width, up))
             for y, (name, by_type) in enumerate(numbers.items()):
@@ -168,21 +167,26 @@ def detected_figure(
             names = [shorten(name, 26) for name in numbers] if place % across == 0 else []
             axes.set_yticks(range(len(numbers)), names, fontsize=9)
             axes.set(xlim=(0, highest), ylim=(len(numbers) - 0.5, -0.5))
-            axes.set_title(f"{place + 1}  {shorten(title, 40)}", fontsize=9.5)
+            axes.set_title(f"{number}  {shorten(title, 40)}", fontsize=9.5)
             axes.tick_params(length=0)
             axes.spines["left"].set_visible(False)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            if place + across >= len(classes):
+            axes.grid(axis="x", color="#E6E8EC", linewidth=0.8)
+            axes.set_axisbelow(True)
+            if place + across >= len(types):
                 axes.set_xlabel("expressed genes of a cell", fontsize=9)
             else:
                 axes.set_xticklabels([])
         return svg(figure)
 
 
-def by_type_figure(methods: Sequence[Method], parts: Sequence[str], measures: Mapping[str, Measure]) -> bytes:
-    """Draw the scores of all methods type by type, a column a metric; the model's with their intervals."""
+def by_type_figure(methods: Sequence[Method], types: Mapping[int, str], measures: Mapping[str, Measure]) -> bytes:
+    """Draw the scores of all methods type by type, a column a metric; the model's with their intervals.
+
+    ``types`` are number -> name.
+    """
     looks = method_looks(methods)
-    label_width, up = 2.6, 0.3 * len(parts)
+    label_width, up = 2.6, 0.3 * len(types)
     column = (WIDTH - label_width - 0.1) / len(measures)
     height = up + 1.15
     with house_style():
@@ -191,7 +195,7 @@ def by_type_figure(methods: Sequence[Method], parts: Sequence[str], measures: Ma
             axes = place_axes(figure, (label_width + place * column, 0.4, column - 0.3, up))
             for method in sorted(methods, key=lambda method: not method.is_baseline):
                 colour, marker = looks[method.name]
-                for y, part in enumerate(parts):
+                for y, part in enumerate(types.values()):
                     if (score := method.parts.get(part, {}).get(name)) is None:
                         continue
                     if not method.is_baseline and score.low is not None:
@@ -201,9 +205,9 @@ def by_type_figure(methods: Sequence[Method], parts: Sequence[str], measures: Ma
                         score.value, y, "|" if method.bound else marker, color=colour, markersize=size,
                         markeredgewidth=2 if method.bound else 0,
                     )  # fmt: skip
-            names = [f"{shorten(part, 28)}  {at + 1}" for at, part in enumerate(parts)]
-            axes.set_yticks(range(len(parts)), names if place == 0 else [])
-            axes.set_ylim(len(parts) - 0.5, -0.5)
+            names = [f"{shorten(part, 28)}  {number}" for number, part in types.items()]
+            axes.set_yticks(range(len(types)), names if place == 0 else [])
+            axes.set_ylim(len(types) - 0.5, -0.5)
             axes.set_title(f"{measure.label}\n", fontsize=10.5)
             axes.text(0, 1, measure.advice, transform=axes.transAxes, fontsize=9, va="bottom", color="#5A6270")
             axes.grid(axis="both", color="#E6E8EC", linewidth=0.8)

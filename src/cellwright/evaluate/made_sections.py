@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellwright.evaluate.comparison import format_interval, format_score
 from cellwright.evaluate.labelled import DRAWING_NOTE
 from cellwright.evaluate.measures import measures_of
 from cellwright.evaluate.parts import Method, Picture, Section, Table
@@ -42,18 +41,19 @@ def made_sections(
         Of which cells are drawn, and of their positions.
     """
     from cellwright.evaluate import made_figures
+    from cellwright.evaluate.style import INK
 
     code_t = np.unique(compared.held_out.code_n)
     sizes = np.bincount(compared.held_out.code_n, minlength=len(classes))[code_t]
     code_t = code_t[np.argsort(-sizes, kind="stable")]
     shown = [int(code) for code in code_t[: made_figures.MAX_TYPES]]
-    names = [classes[code] for code in shown]
+    names = {code + 1: classes[code] for code in shown}
     rest = len(code_t) - len(shown)
     only = (
-        f" The {len(shown)} types of the most held-out cells are drawn, {rest} more are in the tables." if rest else ""
+        f" Drawn are the {len(shown)} types of the most held-out cells; {rest} more are in the tables." if rest else ""
     )
-    looks = made_figures.method_looks(methods)
-    looks = {REAL: ("#1F2430", "o"), **looks}
+    looks = {REAL: (INK, "o"), **made_figures.method_looks(methods)}
+    sources = {REAL: compared.held_out, **compared.methods}
     return (
         Section(
             heading="Score by type",
@@ -92,10 +92,7 @@ def made_sections(
                     name="detected-genes",
                     alt="Numbers of expressed genes in real and made cells, type by type",
                     svg=made_figures.detected_figure(
-                        {
-                            name: _numbers(cells, shown)
-                            for name, cells in {REAL: compared.held_out, **compared.methods}.items()
-                        },
+                        {name: _numbers(cells, shown) for name, cells in sources.items()},
                         names,
                         looks,
                     ),
@@ -139,22 +136,23 @@ def _numbers(cells: LevelCells, codes: Sequence[int]) -> list[np.ndarray]:
 
 
 def _type_tables(methods: Sequence[Method], names: Sequence[str]) -> dict[str, Table]:
-    """Return all scores of the model, and the E-distance and the classifier of all methods."""
+    """Return all scores of the model, and those that are drawn of all methods."""
     measures, model = measures_of(GENERATION_METRICS), methods[0]
     tables = {
         f"{model.name}, all scores": Table(
             columns=("type", *(measure.label for measure in measures.values())),
-            rows=tuple((name, *(_text(model, name, metric) for metric in measures)) for name in names),
+            rows=tuple((name, *(_value(model, name, metric) for metric in measures)) for name in names),
+            note="Intervals of all scores are in results.jsonl.",
         )
     }
     for metric in BY_TYPE:
         tables[f"{measures[metric].label} of all methods"] = Table(
             columns=("type", *(method.name for method in methods)),
-            rows=tuple((name, *(_text(method, name, metric) for method in methods)) for name in names),
+            rows=tuple((name, *(_value(method, name, metric) for method in methods)) for name in names),
         )
     return tables
 
 
-def _text(method: Method, part: str, metric: str) -> str | None:
+def _value(method: Method, part: str, metric: str) -> float | None:
     score = method.parts.get(part, {}).get(metric)
-    return None if score is None else f"{format_score(score)} {format_interval(score)}".rstrip()
+    return None if score is None else score.value

@@ -135,7 +135,7 @@ def evaluate_made(study: GenerationStudy) -> Evaluation:
         cost=Cost(seconds=seconds, machine=machine(), peak_memory_gb=peak_memory_gb()),
         citations=(study.model.family.citation, *_CITATIONS),
         licences=(study.model.family.weights_terms,),
-        limitations=(*study.limitations, *_infinite(methods, scores), *_LIMITATIONS),
+        limitations=(*study.limitations, *_infinite(scores), *_LIMITATIONS),
     )
 
 
@@ -148,8 +148,7 @@ _LIMITATIONS = (
     "One model, one seed of making, one pair of data sets: another training run may score otherwise.",
     "Levels are compared, not counts: what a method makes of depth is not seen.",
     "floor and roof are copies of training cells: their scores of copying say what copies score, not what is good.",
-    "A classifier that cannot tell cells apart does not prove that they are alike: it looks at 20 components and at few "
-    "cells.",
+    "A classifier that cannot tell cells apart does not prove them alike: it looks at 20 components and at few cells.",
 )
 
 
@@ -194,8 +193,8 @@ def _shared_columns(study: GenerationStudy) -> np.ndarray:
     column_k = np.flatnonzero(np.isin(study.model.vocab.ids(study.model.vocab.genes), np.intersect1d(*ids)))
     if len(column_k) < LEAST_GENES:
         raise ValueError(
-            f"training and held-out cells share {len(column_k)} genes of the model's vocabulary, at least {LEAST_GENES} "
-            "are needed; were their genes named otherwise?"
+            f"training and held-out cells share {len(column_k)} genes of the model's vocabulary, at least "
+            f"{LEAST_GENES} are needed; were their genes named otherwise?"
         )
     return column_k
 
@@ -224,13 +223,11 @@ def _method(name: str, study: GenerationStudy, compared: Compared, scores: Gener
     )
 
 
-def _infinite(methods: Sequence[Method], scores: GenerationScores) -> list[str]:
+def _infinite(scores: GenerationScores) -> list[str]:
     """Say which scores are not finite, and so not shown."""
     rows = [row for row in scores.rows if not math.isfinite(row.value)]
-    return [
-        f"{row.metric} of {row.method} for {row.cell_type} is not finite (a ratio to 0) and is left out."
-        for row in rows
-    ]
+    what = "is not finite (a ratio to 0) and is left out."
+    return [f"{row.metric} of {row.method} for {row.cell_type} {what}" for row in rows]
 
 
 def _differences(methods: Sequence[Method], scores: GenerationScores) -> tuple[Difference, ...]:

@@ -27,6 +27,9 @@ from cellwright.files import atomic_path
 
 __all__ = ["table_text", "write_report"]
 
+NARROW = 6
+"""More metrics than these stand closer to each other in the table."""
+
 
 def write_report(evaluation: Evaluation, path: str | Path) -> Path:
     """Write the report as one self-contained HTML file and return its path; parts without data are left out."""
@@ -74,6 +77,7 @@ def _entry(value: Entry) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
+        value = round(value, 3) + 0.0  # never -0.000
         return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else value
 
@@ -108,6 +112,7 @@ def _comparison(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "labels": [evaluation.measures[name].label for name in columns],
         "rows": rows,
+        "is_narrow": len(columns) > NARROW,
         "has_seconds": any(method.seconds is not None for method in evaluation.methods),
         "has_parameters": any(method.trained_parameters is not None for method in evaluation.methods),
         "has_roof": any(method.bound == "roof" for method in evaluation.methods),

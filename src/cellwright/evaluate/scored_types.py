@@ -29,9 +29,10 @@ class TypeCount:
 def count_types(
     train: LevelCells,
     held_code_n: np.ndarray,
+    *,
     classes: Sequence[str],
     words: Sequence[str],
-    num_made: Mapping | None = None,
+    num_made: Mapping[str, int] | None = None,
 ) -> list[TypeCount]:
     """Say of every type of the held-out cells whether it can be scored.
 

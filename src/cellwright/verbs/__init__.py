@@ -3,6 +3,7 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
+from cellwright.verbs.scoring import EvaluateConfig, EvaluateResult, evaluate
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     ReadOptions,
@@ -18,6 +19,8 @@ from cellwright.verbs.using import (
 )
 
 __all__ = [
+    "EvaluateConfig",
+    "EvaluateResult",
     "FinetuneResult",
     "InferenceOptions",
     "PretrainResult",
@@ -28,6 +31,7 @@ __all__ = [
     "convert",
     "embed",
     "embedding",
+    "evaluate",
     "finetune",
     "generate",
     "inspect",

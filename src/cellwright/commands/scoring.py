@@ -1,0 +1,148 @@
+"""Commands that score a model: each leaves a folder with the report, the figures and the rows of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellwright.commands.making import pairs
+from cellwright.commands.saying import say
+from cellwright.config import Config
+from cellwright.tasks.generate import GenerateConfig
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs import EvaluateConfig, ReadOptions
+
+if TYPE_CHECKING:
+    from cellwright.verbs import EvaluateResult
+
+
+class MadeOptions(Config):
+    """What made cells are held against."""
+
+    group: str | None = None
+    """Column of obs with donors or studies; refused when one of them is in TRAIN and HELDOUT."""
+    category: str | None = None
+    """Category of the model's words that the labels are; unset = cell_type."""
+    num_real: int = EvaluateConfig.model_fields["num_real"].default
+    """Most held-out cells of a type that are compared with."""
+    num_resamples: int = EvaluateConfig.model_fields["num_resamples"].default
+    """Bootstrap resamples of each interval."""
+
+
+def evaluate_annotate(
+    model: str,
+    data: Path,
+    *,
+    label: str,
+    out: Path,
+    train: Path | None = None,
+    group: str | None = None,
+    category: str | None = None,
+    vocab: Path | None = None,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Score the labels that a model gives to labelled cells, beside baselines trained on --train, and write a report.
+
+    Parameters
+    ----------
+    model
+        Run folder of "finetune annotate", another model with a label head, or a model that writes sentences.
+    data
+        Labelled held-out cells: .h5ad, 10x .h5 or matrix folder, .zarr.
+    label
+        Column of obs with the true types; those that the model cannot say are counted and named.
+    out
+        Folder to make.
+    train
+        Labelled cells that baselines learn from; without them no baseline is run.
+    group
+        Column of obs with donors or studies, resampled whole for intervals; refused when one is in TRAIN too.
+    category
+        Category of the model's words that the labels are; unset = a label head where there is one, else cell_type.
+    vocab
+        Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
+    """
+    from cellwright import verbs
+
+    config = EvaluateConfig(group=group, category=category, seed=run.seed, reading=read)
+    result = verbs.evaluate(
+        data, verbs.open_model(model, vocab), task="annotate", label=label, out=out, train=train, config=config, run=run
+    )
+    _say(result)
+
+
+def evaluate_generate(
+    model: str,
+    train: Path,
+    heldout: Path,
+    *,
+    label: str,
+    out: Path,
+    num_cells: int = EvaluateConfig.model_fields["num_cells"].default,
+    made: Path | None = None,
+    words: str = "",
+    max_genes: int | None = None,
+    vocab: Path | None = None,
+    device: str = "auto",
+    what: MadeOptions,
+    how: GenerateConfig,
+    read: ReadOptions,
+) -> None:
+    """Make cells of every type of HELDOUT, score them beside simple ways to make cells, and write a report.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, or cellwright checkpoint or run folder, that was trained to make cells.
+    train
+        Labelled cells with raw counts that baselines learn from and copies are looked for among: those that the model
+        was trained on.
+    heldout
+        Labelled cells that neither the model nor a baseline has seen, from other donors where there are some.
+    label
+        Column of obs with the cell types, in both files.
+    out
+        Folder to make.
+    num_cells
+        Cells of each type, at least 10.
+    made
+        File of "cellwright generate" to score instead of making cells.
+    words
+        Further words of the prompt and the columns of HELDOUT that say them: organ=tissue.
+    max_genes
+        Most genes written a cell; unset = what the model was built for.
+    vocab
+        Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
+    device
+        Where to run: auto | cpu | cuda | cuda:N | mps.
+    """
+    from cellwright import verbs
+
+    config = EvaluateConfig.read(
+        {
+            **what.record(),
+            "words": pairs(words, "--words") if words else {},
+            "num_cells": num_cells,
+            "max_genes": max_genes,
+            "making": how.record(),
+            "seed": how.seed,
+            "reading": read.record(),
+        },
+        "bad option",
+    )
+    opened, run = verbs.open_model(model, vocab), InferenceOptions(device=device)
+    result = verbs.evaluate(
+        heldout, opened, task="generate", label=label, out=out, train=train, made=made, config=config, run=run
+    )
+    _say(result)
+
+
+def _say(result: EvaluateResult) -> None:
+    """Print the comparison, what a reader must know, and where the report lies."""
+    from cellwright.evaluate.report import table_text
+
+    evaluation = result.evaluation
+    notes = evaluation.summary
+    warnings = [line for part in evaluation.contracts for line in part.lines if line.startswith("warning: ")]
+    say(["", table_text(evaluation), "", *notes, *warnings, f"report: {result.report}"])
