@@ -1,6 +1,6 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `evaluate`, `inspect`, `convert`.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `score`, `inspect`, `convert`.
 They are imported when first used, so that ``import cellwright`` is quick.
 """
 
@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
-        EvaluateConfig,
         InferenceOptions,
         ReadOptions,
+        ScoreConfig,
         annotate,
         convert,
         embed,
-        evaluate,
         finetune,
         generate,
         inspect,
         pretrain,
+        score,
     )
     from cellwright.vocab import GeneVocab
 
 __all__ = [
-    "EvaluateConfig",
     "GeneVocab",
     "InferenceOptions",
     "Model",
     "ReadOptions",
+    "ScoreConfig",
     "annotate",
     "convert",
     "embed",
-    "evaluate",
     "finetune",
     "generate",
     "inspect",
     "load",
     "pretrain",
+    "score",
 ]
 
 _HOME = {"Model": "cellwright.models", "load": "cellwright.models", "GeneVocab": "cellwright.vocab"}

@@ -133,10 +133,10 @@ def test_rows_and_record_say_what_was_compared(scored, mulan, held):
 
 def test_cells_that_were_made_before_get_the_same_scores(scored, mulan, train, held):
     out, _ = scored
-    config = cellwright.EvaluateConfig(num_resamples=100, group="donor")
+    config = cellwright.ScoreConfig(num_resamples=100, group="donor")
     adata = anndata.read_h5ad(held)
     before = adata.copy()
-    again = cellwright.evaluate(
+    again = cellwright.score(
         adata, mulan, task="generate", label="cell_type", train=train, made=out / "generated.h5ad",
         out=out.parent / "again", config=config, run=QUIET,
     )  # fmt: skip
@@ -150,8 +150,8 @@ def test_cells_that_were_made_before_get_the_same_scores(scored, mulan, train, h
 
 
 def test_further_words_come_in_the_shares_of_the_held_out_cells(mulan, train, held, tmp_path):
-    config = cellwright.EvaluateConfig(num_cells=10, max_genes=4, num_resamples=100, words={"organ": "tissue"}, seed=3)
-    result = cellwright.evaluate(
+    config = cellwright.ScoreConfig(num_cells=10, max_genes=4, num_resamples=100, words={"organ": "tissue"}, seed=3)
+    result = cellwright.score(
         held, mulan, task="generate", label="cell_type", train=train, out=tmp_path / "out", config=config, run=QUIET
     )
     counts = result.made.obs.groupby("cell_type", observed=True)["organ"].value_counts().unstack(fill_value=0)
@@ -261,9 +261,9 @@ def test_a_model_that_makes_no_cells_is_refused(official, train, held, tmp_path)
     refused(tmp_path, "evaluate", "generate", official, train, held, *words, says=["scGPT writes no sentences"])
     refused(tmp_path, "evaluate", "annotate", official, held, *words, says=["has no trained label head"])
     with pytest.raises(ValueError, match="'generat' cannot be evaluated; did you mean 'generate'"):
-        cellwright.evaluate(held, official, task="generat", label="cell_type", out=tmp_path / "out")
+        cellwright.score(held, official, task="generat", label="cell_type", out=tmp_path / "out")
     with pytest.raises(ValueError, match="need training cells"):
-        cellwright.evaluate(held, made_mulan(), task="generate", label="cell_type", out=tmp_path / "out")
+        cellwright.score(held, made_mulan(), task="generate", label="cell_type", out=tmp_path / "out")
 
 
 def made_mulan():

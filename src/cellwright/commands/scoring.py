@@ -10,23 +10,47 @@ from cellwright.commands.saying import say
 from cellwright.config import Config
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs import EvaluateConfig, ReadOptions
+from cellwright.verbs import ReadOptions, ScoreConfig
 
 if TYPE_CHECKING:
-    from cellwright.verbs import EvaluateResult
+    from cellwright.verbs import ScoreResult
+
+
+class AnswerOptions(Config):
+    """What given labels are held against."""
+
+    group: str | None = None
+    """Column of obs with donors or studies, resampled whole for intervals; refused when one is in TRAIN too."""
+    category: str | None = None
+    """Category of the model's words that the labels are; unset = a label head where there is one, else cell_type."""
 
 
 class MadeOptions(Config):
-    """What made cells are held against."""
+    """What is made, and what it is held against."""
 
-    group: str | None = None
-    """Column of obs with donors or studies; refused when one of them is in TRAIN and HELDOUT."""
+    made: str | None = None
+    """File of "cellwright generate" to score instead of making cells."""
+    words: str | None = None
+    """Further words of the prompt and the columns of HELDOUT that say them: organ=tissue."""
     category: str | None = None
     """Category of the model's words that the labels are; unset = cell_type."""
-    num_real: int = EvaluateConfig.model_fields["num_real"].default
+    group: str | None = None
+    """Column of obs with donors or studies; refused when one of them is in TRAIN and HELDOUT."""
+    max_genes: int | None = None
+    """Most genes written a cell; unset = what the model was built for."""
+    num_real: int = ScoreConfig.model_fields["num_real"].default
     """Most held-out cells of a type that are compared with."""
-    num_resamples: int = EvaluateConfig.model_fields["num_resamples"].default
+    num_resamples: int = ScoreConfig.model_fields["num_resamples"].default
     """Bootstrap resamples of each interval."""
+    vocab: str | None = None
+    """Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt)."""
+    device: str = "auto"
+    """Where to run: auto | cpu | cuda | cuda:N | mps."""
+
+    def scoring(self) -> dict[str, object]:
+        """Return the options that are `ScoreConfig`'s too."""
+        kept = self.model_dump(exclude={"made", "words", "vocab", "device"})
+        return kept | {"words": pairs(self.words, "--words") if self.words else {}}
 
 
 def evaluate_annotate(
@@ -36,9 +60,8 @@ def evaluate_annotate(
     label: str,
     out: Path,
     train: Path | None = None,
-    group: str | None = None,
-    category: str | None = None,
     vocab: Path | None = None,
+    what: AnswerOptions,
     read: ReadOptions,
     run: InferenceOptions,
 ) -> None:
@@ -56,17 +79,13 @@ def evaluate_annotate(
         Folder to make.
     train
         Labelled cells that baselines learn from; without them no baseline is run.
-    group
-        Column of obs with donors or studies, resampled whole for intervals; refused when one is in TRAIN too.
-    category
-        Category of the model's words that the labels are; unset = a label head where there is one, else cell_type.
     vocab
         Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
     """
     from cellwright import verbs
 
-    config = EvaluateConfig(group=group, category=category, seed=run.seed, reading=read)
-    result = verbs.evaluate(
+    config = ScoreConfig(**what.model_dump(), seed=run.seed, reading=read)
+    result = verbs.score(
         data, verbs.open_model(model, vocab), task="annotate", label=label, out=out, train=train, config=config, run=run
     )
     _say(result)
@@ -79,12 +98,7 @@ def evaluate_generate(
     *,
     label: str,
     out: Path,
-    num_cells: int = EvaluateConfig.model_fields["num_cells"].default,
-    made: Path | None = None,
-    words: str = "",
-    max_genes: int | None = None,
-    vocab: Path | None = None,
-    device: str = "auto",
+    num_cells: int = ScoreConfig.model_fields["num_cells"].default,
     what: MadeOptions,
     how: GenerateConfig,
     read: ReadOptions,
@@ -106,39 +120,24 @@ def evaluate_generate(
         Folder to make.
     num_cells
         Cells of each type, at least 10.
-    made
-        File of "cellwright generate" to score instead of making cells.
-    words
-        Further words of the prompt and the columns of HELDOUT that say them: organ=tissue.
-    max_genes
-        Most genes written a cell; unset = what the model was built for.
-    vocab
-        Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
-    device
-        Where to run: auto | cpu | cuda | cuda:N | mps.
     """
     from cellwright import verbs
 
-    config = EvaluateConfig.read(
-        {
-            **what.record(),
-            "words": pairs(words, "--words") if words else {},
-            "num_cells": num_cells,
-            "max_genes": max_genes,
-            "making": how.record(),
-            "seed": how.seed,
-            "reading": read.record(),
-        },
-        "bad option",
-    )
-    opened, run = verbs.open_model(model, vocab), InferenceOptions(device=device)
-    result = verbs.evaluate(
-        heldout, opened, task="generate", label=label, out=out, train=train, made=made, config=config, run=run
+    asked = what.scoring() | {
+        "num_cells": num_cells,
+        "making": how.record(),
+        "seed": how.seed,
+        "reading": read.record(),
+    }
+    config = ScoreConfig.read(asked, "bad option")
+    opened, run = verbs.open_model(model, what.vocab), InferenceOptions(device=what.device)
+    result = verbs.score(
+        heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )
     _say(result)
 
 
-def _say(result: EvaluateResult) -> None:
+def _say(result: ScoreResult) -> None:
     """Print the comparison, what a reader must know, and where the report lies."""
     from cellwright.evaluate.report import table_text
 

@@ -3,7 +3,7 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.making import generate
-from cellwright.verbs.scoring import EvaluateConfig, EvaluateResult, evaluate
+from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     ReadOptions,
@@ -19,19 +19,18 @@ from cellwright.verbs.using import (
 )
 
 __all__ = [
-    "EvaluateConfig",
-    "EvaluateResult",
     "FinetuneResult",
     "InferenceOptions",
     "PretrainResult",
     "ReadOptions",
+    "ScoreConfig",
+    "ScoreResult",
     "annotate",
     "annotation",
     "annotation_columns",
     "convert",
     "embed",
     "embedding",
-    "evaluate",
     "finetune",
     "generate",
     "inspect",
@@ -40,4 +39,5 @@ __all__ = [
     "pretrain",
     "provenance",
     "published_reading",
+    "score",
 ]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MADE_FILE, RECIPE_FILE = "generated.h5ad", "recipe.json"
 
 
-class EvaluateConfig(Config):
+class ScoreConfig(Config):
     """How a model is scored."""
 
     group: str | None = None
@@ -59,7 +59,7 @@ class EvaluateConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateResult:
+class ScoreResult:
     """A model's scores beside the baselines', and the report of both."""
 
     evaluation: Evaluation
@@ -71,7 +71,7 @@ class EvaluateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What `evaluate` was asked for."""
+    """What `score` was asked for."""
 
     held_out: Any
     model: Model
@@ -79,11 +79,11 @@ class Asked:
     out: Path
     train: Any
     made: Any
-    config: EvaluateConfig
+    config: ScoreConfig
     run: InferenceOptions
 
 
-def evaluate(
+def score(
     adata: Any,
     model: Model | str | Path,
     *,
@@ -92,9 +92,9 @@ def evaluate(
     out: str | Path,
     train: Any = None,
     made: Any = None,
-    config: EvaluateConfig | None = None,
+    config: ScoreConfig | None = None,
     run: InferenceOptions | None = None,
-) -> EvaluateResult:
+) -> ScoreResult:
     """Score a model on labelled cells that it has not seen, beside simple baselines, and write a report.
 
     Parameters
@@ -122,7 +122,7 @@ def evaluate(
 
     Returns
     -------
-    `EvaluateResult`. Types that cannot be scored (the model has no word for them, too few cells) are named in the
+    `ScoreResult`. Types that cannot be scored (the model has no word for them, too few cells) are named in the
     report and in ``evaluation.summary``.
 
     Raises
@@ -133,8 +133,8 @@ def evaluate(
 
     Examples
     --------
-    >>> cellwright.evaluate("held.h5ad", "runs/mulan", task="generate", label="cell_type", train="train.h5ad",
-    ...                     out="runs/scores")  # doctest: +SKIP
+    >>> cellwright.score("held.h5ad", "runs/mulan", task="generate", label="cell_type", train="train.h5ad",
+    ...                  out="runs/scores")  # doctest: +SKIP
     """
     if task not in _TASKS:
         raise ValueError(f"task {task!r} cannot be evaluated{did_you_mean(task, _TASKS)}; choose {', '.join(_TASKS)}")
@@ -145,7 +145,7 @@ def evaluate(
         out=_new_folder(out),
         train=train,
         made=made,
-        config=config or EvaluateConfig(),
+        config=config or ScoreConfig(),
         run=run or InferenceOptions(),
     )
     evaluation, cells = _TASKS[task](asked)
@@ -164,7 +164,7 @@ def evaluate(
         if cells is not None:
             cells.write_h5ad(draft / MADE_FILE)
         report = publish(evaluation, draft)
-    return EvaluateResult(evaluation=evaluation, folder=asked.out, report=asked.out / report.name, made=cells)
+    return ScoreResult(evaluation=evaluation, folder=asked.out, report=asked.out / report.name, made=cells)
 
 
 def _new_folder(out: str | Path) -> Path:
@@ -212,7 +212,7 @@ def _evaluate_annotate(asked: Asked) -> tuple[Evaluation, None]:
     return evaluate_answers(study, answer, asked.run), None
 
 
-def _told_category(model: Model, config: EvaluateConfig) -> str | None:
+def _told_category(model: Model, config: ScoreConfig) -> str | None:
     """Return the category that cells are told by; ``None`` = the model has a label head, which answers."""
     from cellwright.tasks.annotate import HEAD
     from cellwright.tasks.tell import choose_questions

@@ -1,4 +1,4 @@
-"""Scoring of made cells, the half of `cellwright.evaluate` that opens, checks, and lets the model make cells."""
+"""Scoring of made cells, the half of `cellwright.score` that opens, checks, and lets the model make cells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cellwright.models import Model
 from cellwright.tasks.generate import CellPrompt, generate_cells
 from cellwright.tasks.tell import check_writes
 from cellwright.verbs.making import as_anndata, check_trained, in_order
-from cellwright.verbs.scoring import Asked, EvaluateConfig, source_name
+from cellwright.verbs.scoring import Asked, ScoreConfig, source_name
 from cellwright.verbs.using import open_data
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _kinds(further: Mapping[str, np.ndarray], num_cells: int) -> Iterator[tuple[
             yield dict(zip(further, kind, strict=True)), num
 
 
-def _further_words(held_out: Cells, model: Model, config: EvaluateConfig, category: str) -> dict[str, np.ndarray]:
+def _further_words(held_out: Cells, model: Model, config: ScoreConfig, category: str) -> dict[str, np.ndarray]:
     """Return the words of each held-out cell for the further categories of the prompt."""
     found = {}
     for given, column in config.words.items():
