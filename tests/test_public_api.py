@@ -10,7 +10,10 @@ import pytest
 
 import cellwright
 
-VERBS = ["annotate", "convert", "denoise", "embed", "finetune", "generate", "inspect", "load", "pretrain"]
+VERBS = [
+    "annotate", "convert", "denoise", "embed", "finetune", "generate", "index_reference", "inspect", "load",
+    "map_reference", "pretrain", "score",
+]  # fmt: skip
 
 
 def test_all_names_are_there():

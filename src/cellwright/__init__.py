@@ -1,9 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `index_reference`, `map_reference`, `finetune`, `pretrain`,
-`inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
-The verbs are here: `load`, `embed`, `annotate`, `denoise`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`.
-They are imported when first used, so that ``import cellwright`` is quick.
+The verbs are here, from `load` and `embed` to `pretrain`; they are imported when first used, so that ``import
+cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
         AnswerOptions,
         InferenceOptions,
         ReadOptions,
+        ScoreConfig,
         annotate,
         convert,
         denoise,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         inspect,
         map_reference,
         pretrain,
+        score,
     )
     from cellwright.vocab import GeneVocab
 
@@ -36,6 +36,7 @@ __all__ = [
     "InferenceOptions",
     "Model",
     "ReadOptions",
+    "ScoreConfig",
     "annotate",
     "convert",
     "denoise",
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "map_reference",
     "pretrain",
+    "score",
 ]
 
 _HOME = {"Model": "cellwright.models", "load": "cellwright.models", "GeneVocab": "cellwright.vocab"}

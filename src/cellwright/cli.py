@@ -78,7 +78,7 @@ def _usage(error: Any, command: Any) -> str:
 
 def build() -> typer.Typer:
     """Build the command line from the table of verbs."""
-    from cellwright.commands import COMMANDS, FINETUNE
+    from cellwright.commands import COMMANDS, EVALUATE, FINETUNE
 
     app = typer.Typer(
         name="cellwright",
@@ -88,10 +88,14 @@ def build() -> typer.Typer:
     )
     for name, function in COMMANDS.items():
         app.command(name)(as_command(function))
-    finetune = typer.Typer(rich_markup_mode=None, help="Fine-tune a model for a task.")
-    for name, function in FINETUNE.items():
-        finetune.command(name)(as_command(function))
-    app.add_typer(finetune, name="finetune")
+    for group, (text, functions) in {
+        "finetune": ("Fine-tune a model for a task.", FINETUNE),
+        "evaluate": ("Score a model on held-out cells beside simple baselines.", EVALUATE),
+    }.items():
+        verbs = typer.Typer(rich_markup_mode=None, help=text)
+        for name, function in functions.items():
+            verbs.command(name)(as_command(function))
+        app.add_typer(verbs, name=group)
     app.callback()(_root)
     return app
 

@@ -326,7 +326,9 @@ def clear(out: Path) -> None:
     """Make room for a demo: only folders of an earlier one are removed."""
     if not out.exists():
         return
-    known = {"pretrained", "finetuned", "scratch", "evaluation.json", "cells.npz", "report.html"}
+    known = {
+        "pretrained", "finetuned", "scratch", "evaluation.json", "cells.npz", "figures", "report.html", "results.jsonl",
+    }  # fmt: skip
     if not out.is_dir() or {p.name for p in out.iterdir()} - known:
         raise ValueError(f"{out} holds other files than an earlier demo; choose another folder with --out")
     for path in out.iterdir():

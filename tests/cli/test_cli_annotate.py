@@ -26,7 +26,7 @@ def query():
 def test_the_run_folder_is_a_model_with_its_report(annotator):
     assert {
         "config.json", "vocab.json", "model.safetensors", "recipe.json", "versions.json", "metrics.csv", "log.txt",
-        "evaluation.json", "cells.npz", "report.html",
+        "evaluation.json", "cells.npz", "figures", "results.jsonl", "report.html",
     } <= {path.name for path in annotator.iterdir()}  # fmt: skip
     recipe = json.loads((annotator / "recipe.json").read_text())
     assert recipe["label"] == "cell_type"

@@ -12,6 +12,7 @@ from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
+from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
@@ -29,3 +30,4 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
 }
 FINETUNE: dict[str, Callable[..., Any]] = {"annotate": finetune_annotate}
+EVALUATE: dict[str, Callable[..., Any]] = {"annotate": evaluate_annotate, "generate": evaluate_generate}

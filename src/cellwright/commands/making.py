@@ -51,7 +51,7 @@ def generate(
     check_out(None, out)
     made = verbs.generate(
         verbs.open_model(model, vocab),
-        prompt=[_pairs(text, "--prompt") for text in prompt],
+        prompt=[pairs(text, "--prompt") for text in prompt],
         num_cells=num_cells,
         seed=how.seed,
         force=_levels(force or []),
@@ -64,7 +64,7 @@ def generate(
     say([f"wrote {out}: {made.n_obs} cells, {num_genes} genes in the median one"])
 
 
-def _pairs(text: str, option: str) -> dict[str, str]:
+def pairs(text: str, option: str) -> dict[str, str]:
     """Read name=value pairs with commas between them; a value may hold commas that no name= follows."""
     pairs: dict[str, str] = {}
     for piece in re.split(r",(?=[^,=]+=)", text):
@@ -81,7 +81,7 @@ def _pairs(text: str, option: str) -> dict[str, str]:
 def _levels(texts: list[str]) -> dict[str, int]:
     levels: dict[str, int] = {}
     for text in texts:
-        for gene, level in _pairs(text, "--force").items():
+        for gene, level in pairs(text, "--force").items():
             if not level.isdecimal():
                 raise ValueError(f"--force {text!r}: the level of {gene} is {level!r}, not a whole number")
             levels[gene] = int(level)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cellwright.baselines.annotation import ANNOTATION_BASELINES
 from cellwright.data.cells import Cells
-from cellwright.evaluate.evaluation import Difference, Method, Score
+from cellwright.evaluate.parts import Difference, Method, Score
 from cellwright.metrics import METRICS, bootstrap_interval, paired_difference_interval
 
 PRIMARY = "macro_f1_present"
@@ -86,7 +86,8 @@ def score_contenders(
                 metric, truth_n, answer, groups=groups, num_resamples=NUM_RESAMPLES, seed=seed
             )
             value = METRICS[metric].function(truth_n, answer)
-            scores[metric] = Score(value=value, low=min(low, value), high=max(high, value))
+            counts = {"cells": len(truth_n)}
+            scores[metric] = Score(value=value, low=min(low, value), high=max(high, value), cells=counts)
         methods.append(
             Method(
                 name=contender.name,

@@ -5,7 +5,7 @@ Baselines are grey and models blue wherever methods stand beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,10 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cellwright import metrics
-from cellwright.evaluate.comparison import metric_label, ranked
-from cellwright.evaluate.evaluation import Curve, Method, Score
+from cellwright.evaluate.comparison import format_number, ranked
+from cellwright.evaluate.measures import Measure
+from cellwright.evaluate.parts import Curve, Method, Score
 from cellwright.evaluate.style import (
     BASELINE,
+    BOUNDS,
     MODEL,
     PALETTE,
     WIDTH,
@@ -27,41 +29,61 @@ from cellwright.evaluate.style import (
     svg,
 )
 
+_ACROSS = 3
+"""Metrics beside each other in the comparison figure."""
 
-def comparison_figure(methods: Sequence[Method], metric_names: Sequence[str]) -> bytes:
-    """Draw every method's score as a dot with its interval, best first by the first metric, a column a metric."""
-    order = ranked(methods, metric_names[0])
-    height = 0.34 * len(order)
-    label_width, value_width = 3.2, 0.55
-    column = (WIDTH - label_width - 0.1) / len(metric_names)
-    is_cut = False
+
+def comparison_figure(methods: Sequence[Method], measures: Mapping[str, Measure]) -> bytes:
+    """Draw every method's score as a dot with its interval, best first by the first metric, a column a metric.
+
+    More than three metrics go into further rows. Floor and roof, where there are any, are lines down the column too.
+    """
+    names = list(measures)
+    order = ranked(methods, names[0], measures[names[0]])
+    blocks = [names[at : at + _ACROSS] for at in range(0, len(names), _ACROSS)]
+    height, label_width, value_width = 0.34 * len(order), 3.2, 0.55
+    column = (WIDTH - label_width - 0.1) / len(blocks[0])
+    step = height + 1.05
+    up, is_cut = step * len(blocks) + 0.1, False
     with house_style():
-        figure = Figure(figsize=(WIDTH, height + 1.15))
-        for place, name in enumerate(metric_names):
-            left = label_width + place * column
-            axes = place_axes(figure, (left, 0.4, column - value_width - 0.2, height))
-            is_cut |= _dots(axes, order, name)
-            axes.set_yticks(range(len(order)), [shorten(m.name, 37) for m in order] if place == 0 else [])
-        handles = [
-            Line2D([], [], marker="o", color=colour, label=label, linewidth=2)
-            for colour, label in ((MODEL, "model"), (BASELINE, "baseline"))
-        ]
-        if is_cut:
-            handles.append(Line2D([], [], marker="<", color=BASELINE, label="arrow: off the scale", linewidth=0))
-        up = height + 1.15
-        figure.legend(handles=handles, loc="upper left", ncols=3, frameon=False, bbox_to_anchor=(0, 1 - 0.02 / up))
+        figure = Figure(figsize=(WIDTH, up))
+        for down, block in enumerate(blocks):
+            for place, name in enumerate(block):
+                box = (label_width + place * column, 0.4 + step * (len(blocks) - 1 - down))
+                axes = place_axes(figure, (*box, column - value_width - 0.2, height))
+                is_cut |= _dots(axes, order, name, measures[name])
+                axes.set_yticks(range(len(order)), [shorten(m.name, 37) for m in order] if place == 0 else [])
+        handles = _legend(order, is_cut)
+        figure.legend(
+            handles=handles, loc="upper left", ncols=len(handles), frameon=False, bbox_to_anchor=(0, 1 - 0.02 / up)
+        )
         return svg(figure)
 
 
-def _dots(axes, order: Sequence[Method], name: str) -> bool:
+def _legend(order: Sequence[Method], is_cut: bool) -> list[Line2D]:
+    handles = [
+        Line2D([], [], marker="o", color=colour, label=label, linewidth=2)
+        for colour, label in ((MODEL, "model"), (BASELINE, "baseline"))
+    ]
+    for bound, label in (("floor", "floor"), ("roof", "roof, out of competition")):
+        if any(method.bound == bound for method in order):
+            handles.append(Line2D([], [], color=BOUNDS[bound], label=label, linestyle="--", linewidth=1.3))
+    if is_cut:
+        handles.append(Line2D([], [], marker="<", color=BASELINE, label="arrow: off the scale", linewidth=0))
+    return handles
+
+
+def _dots(axes, order: Sequence[Method], name: str, measure: Measure) -> bool:
     """Draw one column and say whether any score is off its scale."""
-    is_higher_better, is_cut = metrics.METRICS[name].is_higher_better, False
-    low, high = _scale([m.scores[name] for m in order if name in m.scores], is_higher_better)
+    is_cut = False
+    low, high = _scale([m.scores[name] for m in order if name in m.scores], measure)
     for y, method in enumerate(order):
         if (score := method.scores.get(name)) is None:
             continue
         colour = BASELINE if method.is_baseline else MODEL
         if low <= score.value <= high:
+            if method.bound:
+                axes.axvline(score.value, color=BOUNDS[method.bound], linewidth=1.3, linestyle="--", zorder=1)
             if score.low is not None:
                 axes.plot([score.low, score.high], [y, y], color=colour, linewidth=2.4)
             axes.plot(score.value, y, "o", color=colour, markersize=6.5, markeredgecolor="white")
@@ -70,12 +92,11 @@ def _dots(axes, order: Sequence[Method], name: str) -> bool:
             at, marker = (low, "<") if score.value < low else (high, ">")
             axes.plot(at, y, marker, color=colour, markersize=7, clip_on=False)
         axes.annotate(
-            f"{score.value:.3f}", (1, y), (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            va="center", fontsize=9,
+            format_number(score.value), (1, y), (8, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", fontsize=9,
         )  # fmt: skip
-    better = "higher" if is_higher_better else "lower"
-    axes.set_title(f"{metric_label(name)}\n", fontsize=10.5)
-    axes.text(0, 1, f"{better} is better", transform=axes.transAxes, fontsize=9, va="bottom", color="#5A6270")
+    axes.set_title(f"{measure.label}\n", fontsize=10.5)
+    axes.text(0, 1, measure.advice, transform=axes.transAxes, fontsize=9, va="bottom", color="#5A6270")
     axes.set(xlim=(low, high), ylim=(len(order) - 0.5, -0.5))
     axes.grid(axis="x", color="#E6E8EC", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -86,15 +107,14 @@ def _dots(axes, order: Sequence[Method], name: str) -> bool:
     return is_cut
 
 
-def _scale(scores: Sequence[Score], is_higher_better: bool) -> tuple[float, float]:
+def _scale(scores: Sequence[Score], measure: Measure) -> tuple[float, float]:
     """Return the axis: all scores with their intervals, or those before a gap wider than half of the whole range.
 
     Without the cut one hopeless method (the majority class, say) would squeeze all others into a corner.
     """
-    best_first = sorted(scores, key=lambda score: -score.value if is_higher_better else score.value)
-    values = np.array([score.value for score in best_first])
-    gaps = np.abs(np.diff(values))
-    if len(values) > 3 and gaps[2:].max() > 0.5 * np.ptp(values):
+    best_first = sorted(scores, key=lambda score: measure.gap(score.value))
+    gaps = np.diff([measure.gap(score.value) for score in best_first])
+    if len(best_first) > 3 and gaps[2:].max() > 0.5 * gaps.sum():
         best_first = best_first[: 3 + int(gaps[2:].argmax())]
     ends = [end for score in best_first for end in (score.value, score.low, score.high) if end is not None]
     room = max(0.06 * (max(ends) - min(ends)), 1e-3)

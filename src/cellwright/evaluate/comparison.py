@@ -4,68 +4,86 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cellwright.evaluate.evaluation import Evaluation, Method, Score
-from cellwright.metrics import METRICS
+from cellwright.evaluate.evaluation import Evaluation
+from cellwright.evaluate.measures import Measure
+from cellwright.evaluate.parts import Method, Score
 
-_LABELS = {"macro_f1": "macro-F1", "macro_f1_present": "macro-F1, true classes", "weighted_f1": "weighted-F1"}
-_CAPITALS = ("nmi", "ari", "ece")
-
-
-def metric_label(name: str) -> str:
-    """Return a metric's name as a reader wants it."""
-    return _LABELS.get(name) or (name.upper() if name in _CAPITALS else name.replace("_", " "))
+_TEXT_COLUMNS = 5
+"""Metrics beside each other in a terminal."""
 
 
 def metric_columns(evaluation: Evaluation) -> list[str]:
-    """Return the metrics that any method was scored by: the primary first, the others in the table's order."""
+    """Return the metrics that any method was scored by: the primary first, the others in the measures' order."""
     found = {name for method in evaluation.methods for name in method.scores} - {evaluation.primary_metric}
-    return [evaluation.primary_metric, *(name for name in METRICS if name in found)]
+    return [evaluation.primary_metric, *(name for name in evaluation.measures if name in found)]
 
 
-def ranked(methods: Sequence[Method], metric_name: str) -> list[Method]:
-    """Return the methods, best first; those without the score last, ties in the given order."""
-    sign = -1 if METRICS[metric_name].is_higher_better else 1
+def drawn_metrics(evaluation: Evaluation) -> dict[str, Measure]:
+    """Return the metrics of the comparison figure that any method was scored by, and their measures."""
+    columns = metric_columns(evaluation)
+    names = [name for name in evaluation.drawn if name in columns] or columns[:3]
+    return {name: evaluation.measures[name] for name in names}
 
-    def key(method: Method) -> tuple[bool, float]:
-        score = method.scores.get(metric_name)
-        return (score is None, 0.0 if score is None else sign * score.value)
+
+def ranked(methods: Sequence[Method], name: str, measure: Measure) -> list[Method]:
+    """Return the methods, best first; the roof leads, those without the score come last, ties in the given order."""
+
+    def key(method: Method) -> tuple[bool, bool, float]:
+        score = method.scores.get(name)
+        return (score is None, method.bound != "roof", 0.0 if score is None else measure.gap(score.value))
 
     return sorted(methods, key=key)
 
 
-def best_methods(evaluation: Evaluation, metric_name: str) -> set[str]:
-    """Return the names of the methods whose score, as printed to three decimals, no other surpasses."""
-    scored = [method for method in ranked(evaluation.methods, metric_name) if metric_name in method.scores]
+def best_methods(evaluation: Evaluation, name: str) -> set[str]:
+    """Return the names of the methods whose score, as printed, no other surpasses; the roof does not compete."""
+    order = ranked(evaluation.methods, name, evaluation.measures[name])
+    scored = [method for method in order if name in method.scores and method.bound != "roof"]
     if not scored:
         return set()
-    top = format_score(scored[0].scores[metric_name])
-    return {method.name for method in scored if format_score(method.scores[metric_name]) == top}
+    top = _printed_gap(evaluation, name, scored[0])
+    return {method.name for method in scored if _printed_gap(evaluation, name, method) == top}
+
+
+def _printed_gap(evaluation: Evaluation, name: str, method: Method) -> float:
+    return round(evaluation.measures[name].gap(float(format_number(method.scores[name].value))), 6)
+
+
+def format_number(value: float) -> str:
+    """Return a score's value to three decimals, large ones to one."""
+    value = round(value, 3) + 0.0  # never -0.000
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def format_score(score: Score) -> str:
-    """Return the value to three decimals."""
-    return f"{score.value:.3f}"
+    """Return the value as `format_number` does."""
+    return format_number(score.value)
 
 
 def format_interval(score: Score) -> str:
     """Return ``[low, high]``, or nothing where no interval was computed."""
-    return "" if score.low is None else f"[{score.low:.3f}, {score.high:.3f}]"
+    return "" if score.low is None else f"[{format_number(score.low)}, {format_number(score.high)}]"
 
 
 def verdict(evaluation: Evaluation) -> str:
     """Say plainly which method is best by the primary metric, whether it is a baseline, and how sure that is."""
-    name = evaluation.primary_metric
-    label = metric_label(name)
-    order = ranked(evaluation.methods, name)
+    name, measure = evaluation.primary_metric, evaluation.measures[evaluation.primary_metric]
+    label = measure.label
+    order = [method for method in ranked(evaluation.methods, name, measure) if method.bound != "roof"]
     models = [method for method in order if not method.is_baseline]
     baselines = [method for method in order if method.is_baseline]
-    best = order[0]
     if not models or not baselines:
-        kind, other = ("models", "baseline") if models else ("baselines", "model")
+        if not order:
+            return "Only a roof was run; there is nothing to compare it with."
+        best, (kind, other) = order[0], ("models", "baseline") if models else ("baselines", "model")
+        count = f" of {len(order)} {kind}" if len(order) > 1 else ""
+        first = f"{best.name} has the best {label} ({format_score(best.scores[name])}){count}"
+        if not count:
+            first = f"{best.name} has the {label} {format_score(best.scores[name])}"
         return (
-            f"{best.name} has the best {label} ({format_score(best.scores[name])}) of {len(order)} {kind}; "
-            f"no {other} was run, so this says nothing about the worth of {'a model' if models else 'models'}."
+            f"{first}; no {other} was run, so this says nothing about the worth of {'a model' if models else 'models'}."
         )
+    best = order[0]
     model, baseline = models[0], baselines[0]
     reached = {method.name: format_score(method.scores[name]) for method in (model, baseline)}
     if reached[model.name] == reached[baseline.name]:
@@ -80,7 +98,9 @@ def verdict(evaluation: Evaluation) -> str:
             f"{model.name} has the best {label} ({reached[model.name]}); "
             f"the best baseline, {baseline.name}, reaches {reached[baseline.name]}."
         )
-    return " ".join([first, _certainty(evaluation, model, baseline), *_other_winners(evaluation, best)])
+    return " ".join(
+        [first, _certainty(evaluation, model, baseline), *_bounds(evaluation), *_other_winners(evaluation, best)]
+    )
 
 
 def _certainty(evaluation: Evaluation, model: Method, baseline: Method) -> str:
@@ -100,14 +120,26 @@ def _certainty(evaluation: Evaluation, model: Method, baseline: Method) -> str:
     return "Their intervals do not overlap."
 
 
+def _bounds(evaluation: Evaluation) -> list[str]:
+    name = evaluation.primary_metric
+    found = {method.bound: method for method in reversed(evaluation.methods) if method.bound}
+    words = [
+        f"the {kind}, {found[kind].name}, {format_score(found[kind].scores[name])}"
+        for kind in ("floor", "roof")
+        if kind in found
+    ]
+    return [f"For scale: {' and '.join(words)}."] if words else []
+
+
 def _other_winners(evaluation: Evaluation, best: Method) -> list[str]:
-    kinds = {method.name: "baseline" if method.is_baseline else "model" for method in evaluation.methods}
+    kinds = {method.name: method.kind for method in evaluation.methods}
     found: dict[str, list[str]] = {}
     for name in metric_columns(evaluation)[1:]:
         winners = best_methods(evaluation, name)
-        if best.name not in winners:
-            first = next(method.name for method in ranked(evaluation.methods, name) if method.name in winners)
-            found.setdefault(first, []).append(metric_label(name))
+        if winners and best.name not in winners:
+            measure = evaluation.measures[name]
+            first = next(method.name for method in ranked(evaluation.methods, name, measure) if method.name in winners)
+            found.setdefault(first, []).append(measure.label)
     return [f"By {_listed(labels)} the {kinds[name]} {name} is ahead." for name, labels in found.items()]
 
 
@@ -116,21 +148,43 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def table_text(evaluation: Evaluation) -> str:
-    """Return the comparison as aligned plain text, best method first; a star marks the best of each column."""
+    """Return the comparison as aligned plain text, best method first; a star marks the best of each column.
+
+    More than five metrics are written below each other, in blocks.
+    """
     columns = metric_columns(evaluation)
+    chunks = [columns[at : at + _TEXT_COLUMNS] for at in range(0, len(columns), _TEXT_COLUMNS)]
+    blocks = [_aligned(*_text_rows(evaluation, chunk, chunk is chunks[-1])) for chunk in chunks]
+    notes = [f"* best of its column. {evaluation.interval_note}".rstrip()]
+    return "\n".join([*"\n\n".join(blocks).split("\n"), "", *notes, verdict(evaluation)])
+
+
+def _text_rows(evaluation: Evaluation, columns: Sequence[str], is_last: bool) -> tuple[list[list[str]], int]:
+    """Return rows of text, headings first, and how many columns of them begin at the left."""
     best = {name: best_methods(evaluation, name) for name in columns}
-    rows = [["method", "kind", *(metric_label(name) for name in columns), "seconds", "trained parameters"]]
-    for method in ranked(evaluation.methods, evaluation.primary_metric):
-        cells = [method.name, "baseline" if method.is_baseline else "model"]
+    costs = [name for name in ("seconds", "trained_parameters") if is_last and _is_given(evaluation, name)]
+    labels = [evaluation.measures[name].label for name in columns]
+    rows = [["method", "kind", *labels, *(name.replace("_", " ") for name in costs)]]
+    primary = evaluation.primary_metric
+    for method in ranked(evaluation.methods, primary, evaluation.measures[primary]):
+        cells = [method.name, method.kind]
         for name in columns:
             score = method.scores.get(name)
             star = "*" if method.name in best[name] else " "
             cells.append("-" if score is None else f"{format_score(score)}{star} {format_interval(score)}".rstrip(" "))
-        cells.append("-" if method.seconds is None else f"{method.seconds:.1f}")
-        cells.append("-" if method.trained_parameters is None else f"{method.trained_parameters:,}")
+        for name in costs:
+            cost = getattr(method, name)
+            cells.append("-" if cost is None else f"{cost:.1f}" if name == "seconds" else f"{cost:,}")
         rows.append(cells)
+    return rows, 2 + len(columns)
+
+
+def _is_given(evaluation: Evaluation, name: str) -> bool:
+    return any(getattr(method, name) is not None for method in evaluation.methods)
+
+
+def _aligned(rows: list[list[str]], num_left: int) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    num_left = 2 + len(columns)
     lines = [
         "  ".join(
             text.ljust(width) if i < num_left else text.rjust(width)
@@ -138,6 +192,4 @@ def table_text(evaluation: Evaluation) -> str:
         ).rstrip()
         for row in rows
     ]
-    rule = "  ".join("-" * width for width in widths)
-    notes = [f"* best of its column. {evaluation.interval_note}".rstrip()]
-    return "\n".join([lines[0], rule, *lines[1:], "", *notes, verdict(evaluation)])
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,15 +1,16 @@
 """The record of one evaluation: everything a report shows, and nothing that must be computed again by a model.
 
-Two files in a folder: ``evaluation.json`` (text and numbers) and ``cells.npz`` (one row a cell), tied together by a
-hash. Reading is strict: a missing, foreign or damaged file is one ``ValueError``.
+In a folder: ``evaluation.json`` (text and numbers), ``cells.npz`` (one row a cell) and, where sections have pictures,
+``figures/``, tied together by hashes. Reading is strict: a missing, foreign or damaged file is one ``ValueError``.
 
-Scores are written down by whoever ran the methods; per-class tables and figures are drawn from the cells' codes.
+Nothing here knows a task. A task brings measures, methods with their scores, and sections of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,117 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from cellwright.config import Config
+from cellwright.config import Config, did_you_mean
+from cellwright.evaluate.measures import Measure
+from cellwright.evaluate.parts import Cost, Curve, Difference, Method, Picture, Provenance, Section, Table
 from cellwright.files import atomic_path, read_json, write_json
-from cellwright.metrics import METRICS
 
-FORMAT = "cellwright-evaluation-1"
-RECORD_FILE, CELLS_FILE = "evaluation.json", "cells.npz"
+FORMAT = "cellwright-evaluation-2"
+RECORD_FILE, CELLS_FILE, FIGURES = "evaluation.json", "cells.npz", "figures"
+OWN_ANCHORS = ("comparison", "data", "training", "tables", "cost", "provenance", "credit", "limitations")
+"""Sections that every report has a place for; those of a task are called otherwise."""
 _CELL_ARRAYS = ("umap_n2", "truth_n", "pred_n", "confidence_n", "is_scored_n")
-
-Entry = str | int | float | None
-"""One table entry; ``None`` is shown as a dash."""
-
-
-class Table(Config):
-    """Rows for reading; every row has one entry a column."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _is_rectangular(self) -> Table:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"a table row has {len(row)} entries, there are {len(self.columns)} columns")
-        return self
-
-
-class Section(Config):
-    """A heading with plain lines, named facts, or both (a data contract, a gene coverage report)."""
-
-    heading: str
-    lines: tuple[str, ...] = ()
-    facts: dict[str, Entry] = {}
-
-
-class Score(Config):
-    """A metric's value and its interval, when one was computed."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    @model_validator(mode="after")
-    def _has_both_ends(self) -> Score:
-        if (self.low is None) != (self.high is None) or (self.low is not None and self.low > self.high):
-            raise ValueError(f"interval ({self.low}, {self.high}) needs both ends, the lower first")
-        return self
-
-
-class Method(Config):
-    """One competitor: a model or a baseline."""
-
-    name: str
-    what: str
-    """One line for the reader."""
-    is_baseline: bool
-    scores: dict[str, Score]
-    """Metric of `cellwright.metrics.METRICS` -> score."""
-    seconds: float | None = None
-    """Wall time of training and answering."""
-    trained_parameters: int | None = None
-
-
-class Difference(Config):
-    """Score of ``method`` minus score of ``other`` on the same cells, with its paired interval."""
-
-    method: str
-    other: str
-    metric: str
-    value: float
-    low: float
-    high: float
-
-
-class CurvePoint(Config):
-    """Losses at one step; ``None`` where one was not measured."""
-
-    step: int
-    train_loss: float | None = None
-    valid_loss: float | None = None
-
-
-class Curve(Config):
-    """Losses of one training run. Runs of the same ``stage`` are comparable and share a figure."""
-
-    name: str
-    stage: str
-    points: tuple[CurvePoint, ...]
-
-
-class Provenance(Config):
-    """What the numbers depend on; ``None`` means unknown and is shown so."""
-
-    versions: dict[str, str]
-    seed: int
-    commit: str | None = None
-    model_sha256: str | None = None
-    split_sha256: str | None = None
-    data_sha256: str | None = None
-
-
-class Cost(Config):
-    """What it took."""
-
-    seconds: dict[str, float]
-    """Stage -> wall time, in the order they ran."""
-    machine: str
-    peak_memory_gb: float | None = None
-    """Largest resident memory, GB (1e9 bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +88,19 @@ class Evaluation(Config):
 
     title: str
     task: str
+    dataset: str = ""
+    """What was evaluated on, in a few words; for rows of results."""
     created: str
     """ISO 8601 time."""
     headline: str
     """What came out, in one sentence."""
     summary: tuple[str, ...] = ()
+    measures: dict[str, Measure]
+    """Metric -> what a reader must know about it, in the order of the columns; see `measures_of`."""
     primary_metric: str
-    """The metric that decides which method is best."""
+    """The metric that decides which method is best; it is the first column."""
+    drawn: tuple[str, ...] = ()
+    """Metrics of the comparison figure; empty = the first three."""
     methods: tuple[Method, ...] = Field(min_length=1)
     differences: tuple[Difference, ...] = ()
     interval_note: str = ""
@@ -203,6 +111,8 @@ class Evaluation(Config):
     """Name of the method whose predictions the cells carry."""
     contracts: tuple[Section, ...] = ()
     curves: tuple[Curve, ...] = ()
+    sections: tuple[Section, ...] = ()
+    """What the task shows, after comparison, data and training."""
     tables: dict[str, Table] = {}
     provenance: Provenance
     cost: Cost
@@ -210,24 +120,14 @@ class Evaluation(Config):
     licences: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
 
-    @field_validator("primary_metric")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in METRICS:
-            raise ValueError(f"no such metric; there are {', '.join(METRICS)}")
-        return name
-
     @model_validator(mode="after")
     def _is_consistent(self) -> Evaluation:
         names = [method.name for method in self.methods]
         if len(set(names)) != len(names):
             raise ValueError(f"method names must differ: {names}")
-        if strange := {metric for method in self.methods for metric in method.scores} - set(METRICS):
-            raise ValueError(f"no metric {sorted(strange)[0]!r}; there are {', '.join(METRICS)}")
-        if lacking := [method.name for method in self.methods if self.primary_metric not in method.scores]:
-            raise ValueError(f"method {lacking[0]!r} has no score for the primary metric {self.primary_metric!r}")
+        self._check_metrics()
         for difference in self.differences:
-            if {difference.method, difference.other} - set(names) or difference.metric not in METRICS:
+            if {difference.method, difference.other} - set(names) or difference.metric not in self.measures:
                 raise ValueError(f"difference {difference.method!r} - {difference.other!r} names no method or metric")
         if self.cells_method and self.cells_method not in names:
             raise ValueError(f"the cells' method {self.cells_method!r} is not among {names}")
@@ -235,17 +135,47 @@ class Evaluation(Config):
             code_n = getattr(self.cells, name)
             if code_n is not None and len(code_n) and not -1 <= code_n.min() <= code_n.max() < len(self.classes):
                 raise ValueError(f"{name} has codes {code_n.min()} .. {code_n.max()} for {len(self.classes)} classes")
+        anchors = [*OWN_ANCHORS, *(section.anchor for section in self.sections)]
+        pictures = [picture.name for picture in self.pictures()]
+        for what, words in (("sections", anchors), ("pictures", pictures)):
+            if len(set(words)) != len(words) or "" in words:
+                repeated = next(word for word in words if words.count(word) > 1 or not word)
+                raise ValueError(f"{what} need names of their own, there are two of {repeated!r}")
         return self
 
+    def _check_metrics(self) -> None:
+        scored = {
+            name for method in self.methods for scores in (method.scores, *method.parts.values()) for name in scores
+        }
+        for name in (self.primary_metric, *self.drawn, *sorted(scored)):
+            if name not in self.measures:
+                near = did_you_mean(name, self.measures) or f"; there are {', '.join(self.measures)}"
+                raise ValueError(f"no metric {name!r} among the measures{near}")
+        if lacking := [method.name for method in self.methods if self.primary_metric not in method.scores]:
+            raise ValueError(f"method {lacking[0]!r} has no score for the primary metric {self.primary_metric!r}")
+
+    def pictures(self) -> tuple[Picture, ...]:
+        """Return the pictures of all sections."""
+        return tuple(picture for section in (*self.contracts, *self.sections) for picture in section.pictures)
+
     def save(self, folder: str | Path) -> None:
-        """Write both files into ``folder`` (other files in it stay). Each is written whole or not at all."""
+        """Write the record into ``folder`` (other files in it stay). Each part is written whole or not at all."""
         folder = Path(folder)
         content = _pack_cells(self.cells)
+        pictures = {picture.name: picture.svg for picture in self.pictures()}
         with atomic_path(folder / CELLS_FILE) as draft:
             draft.write_bytes(content)
+        if pictures:
+            with atomic_path(folder / FIGURES) as draft:
+                draft.mkdir()
+                for name, svg in pictures.items():
+                    (draft / f"{name}.svg").write_bytes(svg)
+        elif (folder / FIGURES).is_dir():  # of an earlier evaluation
+            shutil.rmtree(folder / FIGURES)
         record = {
             "format": FORMAT,
             "cells_sha256": hashlib.sha256(content).hexdigest(),
+            "figures_sha256": {name: hashlib.sha256(svg).hexdigest() for name, svg in pictures.items()},
             "evaluation": self.record(),
         }
         write_json(folder / RECORD_FILE, record)
@@ -258,16 +188,36 @@ class Evaluation(Config):
             if not needed.is_file():
                 raise ValueError(f"{needed} is missing; is {folder} the folder of a finished evaluation?")
         found = read_json(path)
-        if (
-            not isinstance(found, dict)
-            or found.get("format") != FORMAT
-            or not isinstance(found.get("evaluation"), dict)
-        ):
+        is_ours = isinstance(found, dict) and found.get("format") == FORMAT
+        if not is_ours or not all(isinstance(found.get(part), dict) for part in ("evaluation", "figures_sha256")):
             raise ValueError(f"{path} is not an evaluation of format {FORMAT!r}; evaluate again with this version")
-        content = cells_path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != found.get("cells_sha256"):
-            raise ValueError(f"{cells_path} does not belong to {path.name}, or is damaged; evaluate again")
-        return cls.read({**found["evaluation"], "cells": _unpack_cells(content, cells_path)}, str(path))
+        content = _whole(cells_path, found.get("cells_sha256"))
+        figures = {
+            name: _whole(path.parent / FIGURES / f"{name}.svg", sha) for name, sha in found["figures_sha256"].items()
+        }
+        record = cls.read({**found["evaluation"], "cells": _unpack_cells(content, cells_path)}, str(path))
+        return record._with_figures(figures, path)
+
+    def _with_figures(self, figures: Mapping[str, bytes], path: Path) -> Evaluation:
+        if lacking := [picture.name for picture in self.pictures() if picture.name not in figures]:
+            raise ValueError(f"{path} tells of no file of the picture {lacking[0]!r}; evaluate again")
+
+        def filled(section: Section) -> Section:
+            pictures = tuple(p.model_copy(update={"svg": figures[p.name]}) for p in section.pictures)
+            return section.model_copy(update={"pictures": pictures})
+
+        changes = {name: tuple(map(filled, getattr(self, name))) for name in ("contracts", "sections")}
+        return self.model_copy(update=changes)
+
+
+def _whole(path: Path, sha256: str | None) -> bytes:
+    """Return the bytes of a file that belongs to the record."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; evaluate again")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} does not belong to {RECORD_FILE}, or is damaged; evaluate again")
+    return content
 
 
 def _pack_cells(cells: Cells) -> bytes:

@@ -40,7 +40,9 @@ _LEGEND_LEFT, _LEGEND = 0.3 + 2 * (_PANEL + _GAP) - 0.1, 3.0
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
+    """One drawing of positions, coloured by code."""
+
     title: str
     code_n: np.ndarray
     """-1 = pale."""
@@ -58,7 +60,7 @@ def umap_figure(cells: Cells, classes: Sequence[str]) -> bytes:
     are pale. Of more than 24 classes (12 groups) the largest have a colour.
     """
     panels = [*_class_panels(cells, classes), *_grouping_panels(cells), *_wrong_panels(cells)]
-    panels = panels or [_Panel("All cells", np.zeros(len(cells), dtype=np.int64), [BASELINE], [])]
+    panels = panels or [Panel("All cells", np.zeros(len(cells), dtype=np.int64), [BASELINE], [])]
     per_row = min(2, len(panels))
     starts, down = [], 0.2
     for place, panel in enumerate(panels):  # a legend begins beside its panel, or below the legend before it
@@ -70,7 +72,7 @@ def umap_figure(cells: Cells, classes: Sequence[str]) -> bytes:
         figure = Figure(figsize=(WIDTH, height))
         for place, (panel, start) in enumerate(zip(panels, starts, strict=True)):
             left, top = 0.3 + place % 2 * (_PANEL + _GAP), height - place // 2 * _ROW
-            _scatter(place_axes(figure, (left, top - 0.3 - _PANEL, _PANEL, _PANEL)), cells.umap_n2, panel)
+            scatter_panel(place_axes(figure, (left, top - 0.3 - _PANEL, _PANEL, _PANEL)), cells.umap_n2, panel)
             if panel.legend:
                 room = 0.2 * len(panel.legend) + 0.1
                 write_legend(place_axes(figure, (legend_left, height - start - room, _LEGEND, room)), panel.legend)
@@ -78,7 +80,7 @@ def umap_figure(cells: Cells, classes: Sequence[str]) -> bytes:
         return svg(figure, points_dpi=140 if len(cells) <= 5000 else 100 if len(cells) <= 30_000 else 80)
 
 
-def _class_panels(cells: Cells, classes: Sequence[str]) -> list[_Panel]:
+def _class_panels(cells: Cells, classes: Sequence[str]) -> list[Panel]:
     sides = {"True class": cells.truth_n, "Predicted class": cells.pred_n}
     found = {title: code_n for title, code_n in sides.items() if code_n is not None}
     if not found:
@@ -93,10 +95,10 @@ def _class_panels(cells: Cells, classes: Sequence[str]) -> list[_Panel]:
     if -1 in present:
         legend.append(LegendLine("not known or unassigned", FAINT))
     legends = [legend, []]
-    return [_Panel(t, c, colours, lines, True) for (t, c), lines in zip(found.items(), legends, strict=False)]
+    return [Panel(t, c, colours, lines, True) for (t, c), lines in zip(found.items(), legends, strict=False)]
 
 
-def _grouping_panels(cells: Cells) -> list[_Panel]:
+def _grouping_panels(cells: Cells) -> list[Panel]:
     panels = []
     for name, grouping in list(cells.groupings.items())[:MAX_GROUPINGS]:
         colours, kept = ranked_colours(grouping.code_n, len(grouping.names), MAX_GROUPS)
@@ -104,11 +106,11 @@ def _grouping_panels(cells: Cells) -> list[_Panel]:
         legend += [LegendLine(shorten(grouping.names[k], 36), colours[k]) for k in kept]
         if len(grouping.names) > len(kept):
             legend.append(LegendLine(f"{len(grouping.names) - len(kept)} smaller groups", BASELINE))
-        panels.append(_Panel(f"By {shorten(name, 34)}", grouping.code_n, colours, legend))
+        panels.append(Panel(f"By {shorten(name, 34)}", grouping.code_n, colours, legend))
     return panels
 
 
-def _wrong_panels(cells: Cells) -> list[_Panel]:
+def _wrong_panels(cells: Cells) -> list[Panel]:
     if cells.truth_n is None or cells.pred_n is None:
         return []
     state_n = np.where(cells.pred_n < 0, 1, np.where(cells.pred_n == cells.truth_n, 0, 2))
@@ -121,10 +123,14 @@ def _wrong_panels(cells: Cells) -> list[_Panel]:
     for state, word in enumerate(("right", "unassigned", "wrong")):
         if count := int((state_n == state).sum()):
             legend.append(LegendLine(f"{word}: {count:,} cells", colours[state]))
-    return [_Panel("Where it is wrong", state_n, colours, legend)]
+    return [Panel("Where it is wrong", state_n, colours, legend)]
 
 
-def _scatter(axes, umap_n2: np.ndarray, panel: _Panel) -> None:
+def scatter_panel(axes, umap_n2: np.ndarray, panel: Panel, frame_m2: np.ndarray | None = None) -> None:
+    """Draw positions with colours by code, pale cells below.
+
+    ``frame_m2`` are the positions that the axes shall hold, where panels are to share a frame; else the cells' own.
+    """
     order_n = np.random.default_rng(0).permutation(len(umap_n2))  # no class lies on top because of its code
     order_n = order_n[np.argsort(panel.code_n[order_n] >= 0, kind="stable")]  # pale cells below
     points = np.array([*panel.colours, FAINT])[panel.code_n[order_n]]
@@ -132,18 +138,19 @@ def _scatter(axes, umap_n2: np.ndarray, panel: _Panel) -> None:
     axes.scatter(*umap_n2[order_n].T, c=points, s=size, linewidths=0, rasterized=True)
     axes.set_title(panel.title)
     # equal scales: the shorter side is centred
-    middle_2 = (umap_n2.max(axis=0) + umap_n2.min(axis=0)) / 2
-    half = max(float(np.ptp(umap_n2, axis=0).max()) / 2 * 1.06, 1e-6)
+    frame_m2 = umap_n2 if frame_m2 is None else frame_m2
+    middle_2 = (frame_m2.max(axis=0) + frame_m2.min(axis=0)) / 2
+    half = max(float(np.ptp(frame_m2, axis=0).max()) / 2 * 1.06, 1e-6)
     axes.set(xlim=(middle_2[0] - half, middle_2[0] + half), ylim=(middle_2[1] - half, middle_2[1] + half))
     axes.set(aspect="equal", xticks=[], yticks=[])
-    name = projection_name(len(umap_n2))
+    name = projection_name(len(frame_m2))
     axes.set_xlabel(f"{name} 1", loc="left", fontsize=9, labelpad=2)
     axes.set_ylabel(f"{name} 2", loc="bottom", fontsize=9, labelpad=2)
     if panel.is_numbered:
         _number(axes, umap_n2, panel, half)
 
 
-def _number(axes, umap_n2: np.ndarray, panel: _Panel, half: float) -> None:
+def _number(axes, umap_n2: np.ndarray, panel: Panel, half: float) -> None:
     """Write each class's number at the median of its cells, numbers pushed apart where they would collide."""
     codes = [k for k in np.unique(panel.code_n) if k >= 0 and panel.colours[k] != BASELINE]
     at_k2 = np.array([np.median(umap_n2[panel.code_n == k], axis=0) for k in codes]).reshape(-1, 2)

@@ -78,6 +78,26 @@ class GenerationRow:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GenerationScores:
+    """All scores of some methods, with what comparisons between them need."""
+
+    rows: list[GenerationRow]
+    mean_r: Mapping[tuple[str, str], np.ndarray]
+    """(method, metric) -> mean over types of each resample, ``[r]``; the same real cells are drawn for all methods."""
+
+    def row(self, method: str, metric: str, cell_type: str = ALL_TYPES) -> GenerationRow:
+        """Return one score."""
+        wanted = (method, cell_type, metric)
+        return next(row for row in self.rows if (row.method, row.cell_type, row.metric) == wanted)
+
+    def difference(self, method: str, other: str, metric: str) -> tuple[float, float, float]:
+        """Return the mean score of ``method`` minus that of ``other``, and its 95 % interval, lower end first."""
+        value = self.row(method, metric).value - self.row(other, metric).value
+        low, high = percentiles(self.mean_r[method, metric] - self.mean_r[other, metric])
+        return value, min(low, value), max(high, value)
+
+
 def read_levels(model: Any, cells: CellBatch, code_n: np.ndarray) -> LevelCells:
     """Bring cells to the levels that ``model`` reads and writes; no gene is left out for length.
 
@@ -159,8 +179,21 @@ def score_generated(
     model and the same source. The classifier is not trained again for each resample, so its interval is somewhat too
     narrow: between two samples of 60 cells of one law the score itself spreads by 0.06 around 0.48.
     """
+    return score_methods(made, train, held_out, classes=classes, seed=seed, num_resamples=num_resamples).rows
+
+
+def score_methods(
+    made: Mapping[str, LevelCells],
+    train: LevelCells,
+    held_out: LevelCells,
+    *,
+    classes: Sequence[str],
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> GenerationScores:
+    """Score as `score_generated` does, and keep the resampled means, so that methods can be compared."""
     codes = _scored_codes(made, train, held_out, classes)
-    rows = []
+    rows, mean_r = [], {}
     references = {code: _reference(train, held_out, code) for code in codes}
     for method, cells in made.items():
         sizes = {code: (cells.of_type(code).shape[0], references[code].level_mg.shape[0]) for code in codes}
@@ -174,10 +207,11 @@ def score_generated(
         for metric, scores in by_metric.items():
             for code, score in zip(codes, scores, strict=True):
                 rows.append(_row(method, classes[code], metric, score, sizes[code]))
-            mean = (float(np.mean([value for value, _ in scores])), np.mean([value_r for _, value_r in scores], axis=0))
+            mean_r[method, metric] = np.mean([value_r for _, value_r in scores], axis=0)
+            mean = (float(np.mean([value for value, _ in scores])), mean_r[method, metric])
             total = (sum(n for n, _ in sizes.values()), sum(m for _, m in sizes.values()))
             rows.append(_row(method, ALL_TYPES, metric, mean, total))
-    return rows
+    return GenerationScores(rows=rows, mean_r=mean_r)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,16 +15,10 @@ import numpy as np
 from cellwright.config import versions
 from cellwright.data.cells import Cells
 from cellwright.evaluate import annotation, evaluation
-from cellwright.evaluate.evaluation import (
-    Cost,
-    Curve,
-    CurvePoint,
-    Evaluation,
-    Grouping,
-    Provenance,
-    Section,
-    Table,
-)
+from cellwright.evaluate.evaluation import Evaluation, Grouping
+from cellwright.evaluate.labelled import labelled_sections
+from cellwright.evaluate.measures import measures_of
+from cellwright.evaluate.parts import Cost, Curve, CurvePoint, Provenance, Section, Table
 from cellwright.evaluate.projection import umap_embedding
 
 
@@ -35,6 +29,10 @@ class AnnotationStudy:
     title: str
     where: str
     """The query cells in words, for the headline."""
+    how: str = "all learnt from the same cells"
+    """What the methods have in common, for the headline."""
+    dataset: str = ""
+    """The query cells in a word or two, for rows of results."""
     classes: tuple[str, ...]
     query: Cells
     truth_n: np.ndarray
@@ -57,7 +55,9 @@ class AnnotationStudy:
     fits: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     """Run name -> (stage, `cellwright.train.run.FitResult`)."""
     model: Any
-    split_sha256: str
+    split_sha256: str | None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Further provenance: what it is of -> hash."""
     seed: int
     seconds: Mapping[str, float]
     summary: tuple[str, ...] = ()
@@ -72,21 +72,25 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
     differences = annotation.compare(
         study.contenders, study.truth_n, study.against, groups=study.groups_n, seed=study.seed
     )
+    cells = _drawn_cells(study)
     return Evaluation(
         title=study.title,
         task="annotate",
+        dataset=study.dataset or study.query.contract.source,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        headline=f"{len(methods)} ways of naming {study.where}, all learnt from the same cells.",
+        headline=_headline(study),
         summary=study.summary,
+        measures=measures_of(annotation.SHOWN),
         primary_metric=annotation.PRIMARY,
         methods=tuple(methods),
         differences=tuple(differences),
         interval_note=annotation.interval_note(study.groups_n, study.truth_n),
         classes=study.classes,
-        cells=_drawn_cells(study),
+        cells=cells,
         cells_method=study.main,
         contracts=tuple(Section(heading=name, lines=tuple(c.lines())) for name, c in study.contracts.items()),
         curves=tuple(_curve(name, stage, fit) for name, (stage, fit) in study.fits.items()),
+        sections=labelled_sections(cells, study.classes, study.main),
         tables=_tables(study),
         provenance=Provenance(
             versions=versions(),
@@ -94,12 +98,19 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
             model_sha256=study.model.sha256(),
             split_sha256=study.split_sha256,
             data_sha256=cells_sha256(study.query),
+            others=dict(study.hashes),
         ),
         cost=Cost(seconds=dict(study.seconds), machine=machine(), peak_memory_gb=peak_memory_gb()),
         citations=(study.model.family.citation, *study.citations),
         licences=(study.model.family.weights_terms, *study.licences),
         limitations=study.limitations,
     )
+
+
+def _headline(study: AnnotationStudy) -> str:
+    num = len(study.contenders)
+    ways = f"{num} ways of naming {study.where}" if num > 1 else f"{study.main} naming {study.where}"
+    return f"{ways}, {study.how}." if study.how else f"{ways}."
 
 
 def cells_sha256(source: Cells) -> str:

@@ -28,6 +28,8 @@ PALETTE = (
 """Six colours of Okabe and Ito, then the colours farthest from all before them (CIELAB, least of normal, protan and
 deutan sight). No two dozen colours suffice alone, so figures number their classes too."""
 MODEL, BASELINE, WRONG, FAINT, INK = "#0072B2", "#8A8F98", "#D55E00", "#D3D6DB", "#1F2430"
+BOUNDS = {"floor": "#D55E00", "roof": "#009E73"}
+"""Lines of what a method reaches that knows nothing, and of what the best could reach."""
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cellwright",

@@ -3,13 +3,13 @@
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
 it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
 made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`, denoised ones ``DENOISING_METRICS``, see
-`cellwright.metrics.depth`.
+`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``. ``REPORTED`` holds all of them.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
 then a matrix product.
 
-Not here: scores that know which class is a kind of which, and scores of perturbations, integration or networks.
+Not here: scores that know which class is a kind of which, and scores of integration.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cellwright.metrics.made import (
     nearest_distances,
     resampled_scores,
 )
+from cellwright.metrics.networks import NETWORK_METRICS
 from cellwright.metrics.table import Metric, percentiles
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "ECE_BINS",
     "GENERATION_METRICS",
     "METRICS",
+    "NETWORK_METRICS",
+    "REPORTED",
     "CellScore",
     "DepthScore",
     "Markers",
@@ -251,6 +254,8 @@ _TABLE = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 """Name -> metric. All take (truth_n, pred_n), ``ece`` takes (truth_n, probability_nk)."""
+REPORTED: Mapping[str, Metric] = {**METRICS, **GENERATION_METRICS, **DENOISING_METRICS, **NETWORK_METRICS}
+"""Every metric that a report can show, whatever its function takes; names are used once."""
 
 
 def confusion(truth_n: Any, pred_n: Any, num_classes: int) -> np.ndarray:

@@ -190,12 +190,7 @@ def annotate_cells(
     """
     options = options or InferenceOptions()
     check_vocab(model, source)
-    classes = model.classes.get(HEAD, ())
-    if HEAD not in model.heads or len(classes) < 2:
-        raise ValueError(
-            f"{model.report.source} has no trained label head; fine-tune it first: "
-            "cellwright finetune annotate MODEL DATA --label COLUMN -o RUN"
-        )
+    classes = head_classes(model)
     check_threshold(threshold)
     prob_nk = np.empty((len(source), len(classes)), np.float32)
     head = model.heads[HEAD]
@@ -204,7 +199,18 @@ def annotate_cells(
             prob_nk[at_n] = torch.softmax(head(out.cell_nd.float()), 1).cpu().numpy()
     if not np.isfinite(prob_nk).all():
         raise ValueError("class probabilities are not finite; the checkpoint is damaged or precision too low")
-    return Annotation(classes=tuple(classes), prob_nk=prob_nk, threshold=threshold)
+    return Annotation(classes=classes, prob_nk=prob_nk, threshold=threshold)
+
+
+def head_classes(model: Any) -> tuple[str, ...]:
+    """Return the classes of a model's label head, or refuse one that has no trained head."""
+    classes = model.classes.get(HEAD, ())
+    if HEAD not in model.heads or len(classes) < 2:
+        raise ValueError(
+            f"{model.report.source} has no trained label head; fine-tune it first: "
+            "cellwright finetune annotate MODEL DATA --label COLUMN -o RUN"
+        )
+    return tuple(classes)
 
 
 def check_threshold(threshold: float) -> None:

@@ -15,6 +15,7 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
+from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     ReadOptions,
@@ -36,6 +37,8 @@ __all__ = [
     "InferenceOptions",
     "PretrainResult",
     "ReadOptions",
+    "ScoreConfig",
+    "ScoreResult",
     "annotate",
     "annotation",
     "annotation_columns",
@@ -62,4 +65,5 @@ __all__ = [
     "pretrain",
     "provenance",
     "published_reading",
+    "score",
 ]

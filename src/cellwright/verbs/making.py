@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -82,18 +82,7 @@ def generate(
         for kind in kinds
     ]
     made = generate_cells(model, prompts, config, max_genes=max_genes, options=run)
-    return _as_anndata(
-        made,
-        prompts,
-        {
-            "model": model_record(model),
-            "values": "levels / highest level, relative to each cell's highest value; not counts",
-            "prompts": [kind.record() for kind in prompts],
-            "max_genes": max_genes,
-            "options": config.record() | {"device": run.device, "precision": run.precision},
-            "versions": versions(),
-        },
-    )
+    return as_anndata(model, made, prompts, config, max_genes=max_genes, run=run)
 
 
 def in_order(model: Model, words: Mapping[str, str]) -> dict[str, str]:
@@ -113,12 +102,29 @@ def check_trained(model: Model, word: str) -> None:
         )
 
 
-def _as_anndata(made: GeneratedCells, prompts: Sequence[CellPrompt], record: dict[str, Any]) -> AnnData:
+def as_anndata(
+    model: Model,
+    made: GeneratedCells,
+    prompts: Sequence[CellPrompt],
+    config: GenerateConfig,
+    *,
+    max_genes: int | None,
+    run: InferenceOptions,
+) -> AnnData:
+    """Return made cells with their prompts in obs and how they were made in ``uns["cellwright"]["generated"]``."""
     import pandas as pd
     from anndata import AnnData
 
     from cellwright.data.write import storable
 
+    record = {
+        "model": model_record(model),
+        "values": "levels / highest level, relative to each cell's highest value; not counts",
+        "prompts": [kind.record() for kind in prompts],
+        "max_genes": max_genes,
+        "options": config.record() | {"device": run.device, "precision": run.precision},
+        "versions": versions(),
+    }
     names = dict.fromkeys(name for kind in prompts for name in kind.words)
     obs = pd.DataFrame(index=[f"made_{i}" for i in range(len(made.prompt_n))])
     for name in names:

@@ -327,10 +327,12 @@ def split_words(split: Any) -> str:
 
 
 def publish(evaluation: Evaluation, folder: Path) -> Path:
-    """Save an evaluation and its report into a run folder; return the report's path."""
+    """Save an evaluation, its scores as rows and its report into a run folder; return the report's path."""
     from cellwright.evaluate.report import write_report
+    from cellwright.evaluate.results import RESULTS_FILE, write_results
 
     evaluation.save(folder)
+    write_results(evaluation, folder / RESULTS_FILE)
     report = folder / "report.html"
     write_report(evaluation, report)
     return report

@@ -15,7 +15,10 @@ from cellwright.evaluate import (
     Score,
     Section,
     Table,
+    labelled_sections,
+    measures_of,
 )
+from cellwright.metrics import METRICS
 
 CLASSES = (
     "B cell",
@@ -92,6 +95,7 @@ def made_up_evaluation(**changes):
         "headline": "Fine-tuning the pre-trained network labels cells of an unseen study slightly better than "
         "logistic regression on principal components does, and pre-training is worth 0.06 of macro-F1.",
         "summary": ("Training: 3,874 sorted blood cells, 6 labels. Query: 2,400 cells of three donors.",),
+        "measures": measures_of(METRICS),
         "primary_metric": "macro_f1",
         "methods": METHODS,
         "differences": (
@@ -134,4 +138,6 @@ def made_up_evaluation(**changes):
             "The network is small and was pre-trained on 14,000 cells; nothing here is about the published weights.",
         ),
     }  # fmt: skip
-    return Evaluation(**(fields | changes))
+    fields |= changes
+    fields.setdefault("sections", labelled_sections(fields["cells"], fields["classes"], fields["cells_method"]))
+    return Evaluation(**fields)

@@ -3,8 +3,11 @@
 import pytest
 from unit.evaluate.made_up import METHODS, made_up_evaluation
 
-from cellwright.evaluate import Difference, Method, Score, table_text, verdict
+from cellwright.evaluate import Cells, Difference, Method, Score, measures_of, table_text, verdict
 from cellwright.evaluate.comparison import best_methods, metric_columns, ranked
+from cellwright.metrics import METRICS
+
+MEASURES = measures_of(METRICS)
 
 
 def method(name, is_baseline, value, low=None, high=None, **more):
@@ -13,7 +16,8 @@ def method(name, is_baseline, value, low=None, high=None, **more):
 
 
 def judged(*methods, differences=(), **changes):
-    return verdict(made_up_evaluation(methods=methods, differences=differences, cells_method="", **changes))
+    changes = {"cells": Cells(), "cells_method": ""} | changes
+    return verdict(made_up_evaluation(methods=methods, differences=differences, **changes))
 
 
 def test_a_baseline_that_wins_is_said_plainly():
@@ -70,9 +74,9 @@ def test_lower_is_better_where_it_is():
 
 def test_ranking_puts_missing_scores_last_and_keeps_ties_in_order():
     methods = [method("a", True, 0.5), method("b", True, 0.5, ece=0.1), method("c", True, 0.7, ece=0.2)]
-    assert [m.name for m in ranked(methods, "macro_f1")] == ["c", "a", "b"]
-    assert [m.name for m in ranked(methods, "ece")] == ["b", "c", "a"]
-    evaluation = made_up_evaluation(methods=methods, differences=(), cells_method="")
+    assert [m.name for m in ranked(methods, "macro_f1", MEASURES["macro_f1"])] == ["c", "a", "b"]
+    assert [m.name for m in ranked(methods, "ece", MEASURES["ece"])] == ["b", "c", "a"]
+    evaluation = made_up_evaluation(methods=methods, differences=(), cells=Cells(), cells_method="")
     assert metric_columns(evaluation) == ["macro_f1", "ece"]
     assert best_methods(evaluation, "ece") == {"b"}
     assert best_methods(evaluation, "nmi") == set()

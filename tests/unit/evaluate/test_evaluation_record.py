@@ -25,7 +25,7 @@ def test_round_trip(evaluation, tmp_path):
         assert (one == two).all()
     assert again.cells.groupings["donor"].names == ("donor A", "donor B", "donor C")
     assert (again.cells.groupings["donor"].code_n == evaluation.cells.groupings["donor"].code_n).all()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.npz", "evaluation.json", "other.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.npz", "evaluation.json", "figures", "other.txt"]
 
 
 def test_round_trip_without_cells(tmp_path):
@@ -61,6 +61,8 @@ def test_cells_of_another_evaluation_are_refused(evaluation, tmp_path):
         ),
         (lambda record: record | {"evaluation": record["evaluation"] | {"methods": []}}, "methods"),
         (lambda record: record | {"evaluation": record["evaluation"] | {"classes": ["B"]}}, "for 1 classes"),
+        (lambda record: record | {"format": "cellwright-evaluation-1"}, "evaluate again with this version"),
+        (lambda record: record | {"figures_sha256": {}}, "no file of the picture 'umap'"),
     ],
 )
 def test_foreign_records_are_one_clear_error(evaluation, tmp_path, spoil, words):
@@ -98,7 +100,7 @@ BASELINE = METHODS[-1]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"primary_metric": "f1"}, "no such metric"),
+        ({"primary_metric": "f1"}, "no metric 'f1' among the measures; there are"),
         ({"primary_metric": "ari"}, "no score for the primary metric"),
         ({"methods": (BASELINE, BASELINE)}, "names must differ"),
         ({"cells_method": "nobody"}, "is not among"),

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from unit.evaluate.made_up import CLASSES, METHODS, made_up_cells, made_up_evaluation
 
-from cellwright.evaluate import Cells, charts, figures, style
+from cellwright.evaluate import Cells, charts, figures, measures_of, style
+
+MACRO_F1 = measures_of(["macro_f1"])
 
 ODD = (
     "<script>alert(1)</script>",
@@ -30,7 +32,7 @@ def drawings(classes=CLASSES, cells=None):
     return {
         "umap": figures.umap_figure(cells, classes),
         "confusion": figures.confusion_figure(cells.truth_n, cells.pred_n, classes),
-        "comparison": charts.comparison_figure(METHODS, ["macro_f1", "accuracy", "ece"]),
+        "comparison": charts.comparison_figure(METHODS, measures_of(["macro_f1", "accuracy", "ece"])),
         "curves": charts.curves_figure(curves),
         "reliability": charts.reliability_figure(cells.truth_n == cells.pred_n, cells.confidence_n),
     }
@@ -125,14 +127,14 @@ def test_parts_that_are_missing_are_not_drawn():
 
 
 def test_one_hopeless_method_does_not_squeeze_the_others():
-    words = texts(charts.comparison_figure(METHODS, ["macro_f1"]))
+    words = texts(charts.comparison_figure(METHODS, MACRO_F1))
     assert "arrow: off the scale" in words
-    low, high = charts._scale([method.scores["macro_f1"] for method in METHODS], True)
+    low, high = charts._scale([method.scores["macro_f1"] for method in METHODS], MACRO_F1["macro_f1"])
     assert low > 0.6
     assert high < 0.9
-    low, high = charts._scale([method.scores["ece"] for method in METHODS], False)
+    low, high = charts._scale([method.scores["ece"] for method in METHODS], measures_of(["ece"])["ece"])
     assert high < 0.2
-    assert "arrow: off the scale" not in texts(charts.comparison_figure(METHODS[:3], ["macro_f1"]))
+    assert "arrow: off the scale" not in texts(charts.comparison_figure(METHODS[:3], MACRO_F1))
 
 
 def test_reliability_shows_the_calibration_error():
