@@ -50,8 +50,8 @@ class Answers:
 def most_likely(prob_nk: np.ndarray, lineages: Lineages, *, along: str, threshold: float = 0.0) -> Answers:
     """Return the answer of the highest probability as it is, with the id of its term."""
     best_n = prob_nk.argmax(1)
-    coarse = _coarse_terms(lineages)
-    level_k = [_level(own, lineages, coarse, is_own=own not in coarse) for own in lineages.own]
+    level_of = _Levels(lineages)
+    level_k = [level_of(own, is_own=k not in lineages.alone) for k, own in enumerate(lineages.own)]
     own_k = np.array(lineages.own, dtype=object)
     return _answers(
         label_n=np.array(lineages.names, dtype=object)[best_n],
@@ -67,8 +67,9 @@ def back_off(
 ) -> Answers:
     """Answer with the most specific term whose probability reaches ``at_least``.
 
-    Most specific is the one with the fewest answers below it; among these the likeliest. (In a tree, and for more than
-    one half, there is only one lowest term.) Of terms with the same answers below them the lowest stands for all.
+    The likeliest answer stays where its own term reaches that. Otherwise the most specific term is the one with the
+    fewest answers at or below it; among these the likeliest. (In a tree, and for more than one half, there is only one
+    lowest term.) Of terms with the same answers below them the lowest stands for all.
 
     Parameters
     ----------
@@ -93,6 +94,7 @@ def back_off(
     if at_least == 0:
         return most_likely(prob_nk, lineages, along=along, threshold=threshold)
     keys, is_below_ku, rank_u = _distinct_terms(lineages)
+    own_k, best_n = np.array([keys.index(own) for own in lineages.own]), prob_nk.argmax(1)
     chosen_n, prob_n = np.zeros(len(prob_nk), np.int64), np.zeros(len(prob_nk), np.float32)
     for start in range(0, len(prob_nk), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -101,11 +103,14 @@ def back_off(
         is_reached_nu[:, -1] = True  # the root
         rank_nu = np.where(is_reached_nu, rank_u, len(rank_u))
         is_lowest_nu = rank_nu == rank_nu.min(1, keepdims=True)
-        chosen_n[rows] = np.where(is_lowest_nu, mass_nu.round(9), -1).argmax(1)
-        prob_n[rows] = np.minimum(mass_nu[np.arange(len(mass_nu)), chosen_n[rows]], 1)
-    coarse, best_n = _coarse_terms(lineages), prob_nk.argmax(1)
-    is_own_n = np.array(lineages.own, dtype=object)[best_n] == np.array(keys, dtype=object)[chosen_n]
-    level_u = [[_level(key, lineages, coarse, is_own=own) for key in keys] for own in (False, True)]
+        at_n, own_n = np.arange(len(mass_nu)), own_k[best_n[rows]]
+        lowest_n = np.where(is_lowest_nu, mass_nu.round(9), -1).argmax(1)
+        chosen_n[rows] = np.where(is_reached_nu[at_n, own_n], own_n, lowest_n)
+        prob_n[rows] = np.minimum(mass_nu[at_n, chosen_n[rows]], 1)
+    is_alone_k = np.isin(np.arange(prob_nk.shape[1]), list(lineages.alone))
+    is_own_n = (own_k[best_n] == chosen_n) & ~is_alone_k[best_n]
+    level_of = _Levels(lineages)
+    level_u = [[level_of(key, is_own=is_own) for key in keys] for is_own in (False, True)]
     return _answers(
         label_n=np.array([lineages.title_of[key] for key in keys], dtype=object)[chosen_n],
         key_n=np.array(keys, dtype=object)[chosen_n],
@@ -116,7 +121,10 @@ def back_off(
 
 
 def _distinct_terms(lineages: Lineages) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Return keys of terms with different answers below them, the root last; bool ``[k, u]`` below; rank ``[u]``."""
+    """Return keys of terms, the root last; bool ``[k, u]``: the answer is at or below it; rank ``[u]``.
+
+    Of terms with the same answers below them the lowest stands for all, or an answer's own one where there is one.
+    """
     below: dict[str, dict[int, int]] = {}
     for k, above in enumerate(lineages.above):
         for key, steps in above.items():
@@ -124,7 +132,11 @@ def _distinct_terms(lineages: Lineages) -> tuple[tuple[str, ...], np.ndarray, np
     groups: dict[tuple[int, ...], list[str]] = {}
     for key, steps in below.items():
         groups.setdefault(tuple(steps), []).append(key)
-    lowest = [min(keys, key=lambda key: (sum(below[key].values()), key)) for keys in groups.values()]
+    own = set(lineages.own)
+    lowest = []
+    for keys in groups.values():
+        mine = [key for key in keys if key in own]
+        lowest += mine or [min(keys, key=lambda key: (sum(below[key].values()), key))]
     num = {key: len({lineages.own[k] for k in below[key]}) for key in lowest}
     lowest.sort(key=lambda key: (num[key], len(below[key]), sum(below[key].values()), key))
     is_below_ku = np.zeros((len(lineages.above), len(lowest)))
@@ -133,18 +145,22 @@ def _distinct_terms(lineages: Lineages) -> tuple[tuple[str, ...], np.ndarray, np
     return tuple(lowest), is_below_ku, np.array([num[key] for key in lowest])
 
 
-def _coarse_terms(lineages: Lineages) -> frozenset[str]:
-    return frozenset(key for key in lineages.coarse if key is not None)
+class _Levels:
+    """Tells the level of a term; ``is_own``: the likeliest answer is this term, in a fine word or as a class."""
 
+    def __init__(self, lineages: Lineages):
+        self.root, self.broader = lineages.root, lineages.broader
+        self.coarse = frozenset(lineages.coarse) - {None}
+        self.fine = {own for k, own in enumerate(lineages.own) if k not in lineages.alone}
 
-def _level(key: str, lineages: Lineages, coarse: frozenset[str], *, is_own: bool) -> str:
-    if key == lineages.root:
-        return "root"
-    if key in lineages.broader:
-        return "broader"
-    if key in lineages.own and (is_own or key not in coarse):
-        return "fine"
-    return "coarse" if key in coarse else "broader"
+    def __call__(self, key: str, *, is_own: bool) -> str:
+        if key == self.root:
+            return "root"
+        if key in self.broader:
+            return "broader"
+        if key in self.fine and (is_own or key not in self.coarse):
+            return "fine"
+        return "coarse" if key in self.coarse else "broader"
 
 
 def _answers(
@@ -167,8 +183,10 @@ def _answers(
         return answers
     coarse_n, coarse_prob_n = answers.label_n.astype(object), answers.prob_n.copy()
     own_k, coarse_k = (np.array(keys, dtype=object) for keys in (lineages.own, lineages.coarse))
+    is_alone_k = np.isin(np.arange(len(own_k)), list(lineages.alone))
     for key in set(key_n[answers.level_n == "fine"]):
-        at_n, at_k = np.flatnonzero((key_n == key) & (answers.level_n == "fine")), np.flatnonzero(own_k == key)
+        at_n = np.flatnonzero((key_n == key) & (answers.level_n == "fine"))
+        at_k = np.flatnonzero((own_k == key) & ~is_alone_k)
         said_n = coarse_k[at_k][prob_nk[np.ix_(at_n, at_k)].argmax(1)]
         coarse_n[at_n] = [lineages.title_of.get(said, said) for said in said_n]
         is_same_nk = coarse_k[None] == said_n[:, None]

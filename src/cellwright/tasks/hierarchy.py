@@ -190,7 +190,7 @@ def _place(
     if word in asked:
         if above := first_above(word, asked, coarse):
             return "given", above
-        last = [name for name in climb(word, asked) if name not in asked]
+        last = [name for name in climb(word, asked) if set(asked.get(name, ())) <= {name}]
         near = did_you_mean(last[-1], coarse) or f"; coarse types: {_some(coarse)}"
         raise ValueError(f"the hierarchy given leads from {word!r} to {last[-1]!r}, which is no coarse type{near}")
     if said := tuple(name for name in trained.get(word, ()) if name in coarse):

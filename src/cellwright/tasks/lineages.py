@@ -38,6 +38,8 @@ class Lineages:
     """Keys of answers that stand for others below them, see `roll_up`."""
     coarse: tuple[str | None, ...] = ()
     """Key of the coarse word of each answer; empty where there is no such thing."""
+    alone: frozenset[int] = frozenset()
+    """Places of answers that are a coarse word without a fine one."""
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ def _along_words(pairs: Sequence[tuple[str | None, str | None]], parents_of: Map
         term_of=known | {root: ROOT},
         root=root,
         coarse=tuple(coarse for coarse, _ in pairs) if any(coarse for coarse, _ in pairs) else (),
+        alone=frozenset(k for k, (_, fine) in enumerate(pairs) if fine is None),
     )
 
 
@@ -112,6 +115,7 @@ def _along_ontology(pairs: Sequence[tuple[str | None, str | None]]) -> Lineages:
         root=ROOT,
         unplaced=tuple(dict.fromkeys(next(iter(line)) for line in lines if not line.keys() & (keys - {ROOT}))),
         coarse=tuple(own_coarse) if any(own_coarse) else (),
+        alone=frozenset(k for k, (_, fine) in enumerate(pairs) if fine is None),
     )
 
 

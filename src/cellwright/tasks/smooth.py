@@ -76,7 +76,7 @@ def smooth_labels(
         if votes:
             winner = max(votes, key=votes.__getitem__)  # the first seen wins ties
             # counted first and divided once: seven of fourteen are exactly one half
-            score_n[cell] = votes[winner] if is_weighted else votes[winner] / (num_neighbours - 1)
+            score_n[cell] = min(votes[winner], 1.0) if is_weighted else votes[winner] / (num_neighbours - 1)
             if score_n[cell] >= share:
                 smoothed[cell] = winner
     return SmoothedLabels(label_n=smoothed.astype(str), score_n=score_n)
