@@ -32,7 +32,9 @@ def test_value_embedding(name, scale, hidden):
     )
     value_nt = case["x"][..., 0]
     is_hidden_nt, is_pad_nt = value_nt == hidden, value_nt == hidden + 1
-    assert is_hidden_nt.any() or scale != 1
+    assert is_hidden_nt.any()
+    assert is_pad_nt.any()
+    assert (value_nt < 0).any() or scale != 1
     close(embed.shares(value_nt), case["weight"])
     found = embed(value_nt.masked_fill(is_hidden_nt, 0.0), is_hidden_nt)
     close(found[~is_pad_nt], case["emb"][~is_pad_nt])

@@ -183,14 +183,14 @@ def _summed(
         projected_nhpm = projected_nhpm.masked_fill(is_pad_n1p1, -torch.inf)
         with_one = with_one.masked_fill(is_pad_n1p1, 0.0)
     # a piece may hold nothing but pads of a cell: its maximum is then low, and finite
-    largest_n111 = projected_nhpm.detach().amax((1, 2, 3), keepdim=True).clamp(min=_LOWEST)
+    largest_n111 = projected_nhpm.amax((1, 2, 3), keepdim=True).clamp(min=_LOWEST)
     feature_nhpm = torch.exp(projected_nhpm - half_nhp1 - largest_n111)
     return feature_nhpm.transpose(2, 3) @ with_one, with_one.sum(2, keepdim=True), largest_n111
 
 
 def _answer(q_nhpd: Tensor, sums_nhmd: Tensor, projection_md: Tensor) -> Tensor:
     projected_nhpm, half_nhp1 = _project(q_nhpd, projection_md)
-    largest_nhp1 = projected_nhpm.detach().amax(-1, keepdim=True)
+    largest_nhp1 = projected_nhpm.amax(-1, keepdim=True)
     found = (torch.exp(projected_nhpm - half_nhp1 - largest_nhp1) + EPS) @ sums_nhmd
     return found[..., :-1] / found[..., -1:]
 
