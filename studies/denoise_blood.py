@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the run, tables and figures")
     parser.add_argument("--set", action="append", default=[], dest="changes", help="change an option of the recipe")
     parser.add_argument("--num-cells", type=int, default=400, help="most query cells of a data set")
+    parser.add_argument("--no-baselines", action="store_true", help="score the model and the roof alone")
     parser.add_argument("--rows", type=Path, help="file to append the row of results to")
     asked = parser.parse_args()
     lanes = read_h5ad(asked.data / f"{LANES}.h5ad")
@@ -79,7 +80,10 @@ def main() -> None:
         f"{LANES}, other lanes": (lanes[is_held_out].copy(), None, "batch"),
         UNSEEN_STUDY: (read_h5ad(asked.data / f"{UNSEEN_STUDY}.h5ad"), "cell_type", None),
     }
-    sets = {name: study(model, cells, *query, num_cells=asked.num_cells) for name, query in queries.items()}
+    rivals = [] if asked.no_baselines else None
+    sets = {
+        name: study(model, cells, *query, num_cells=asked.num_cells, rivals=rivals) for name, query in queries.items()
+    }
     steps = model.origin["pretraining"]["steps"]
     lines = [f"{model.num_parameters:,} parameters, {steps} steps, {len(train)} training cells"]
     for name, (losses, rows) in sets.items():
@@ -102,7 +106,14 @@ def main() -> None:
 
 
 def study(
-    model: Any, train: CellBatch, query: Any, label: str | None, group: str | None, *, num_cells: int
+    model: Any,
+    train: CellBatch,
+    query: Any,
+    label: str | None,
+    group: str | None,
+    *,
+    num_cells: int,
+    rivals: list[str] | None = None,
 ) -> tuple[dict[str, float], list[DenoisingRow]]:
     """Score all methods on one query set; return losses on hidden values, and rows."""
     source = open_cells(query, model.vocab)
@@ -119,7 +130,7 @@ def study(
         thinned = ThinnedCells(source, share, seed=1)
         shallow = recounted(thinned.read(np.arange(len(thinned))), tokenize)
         case = DepthCase(share=share, deep=deep, shallow=shallow, gene_ids=gene_ids, label_n=label_n, groups_n=groups_n)
-        answers = baseline_answers(train, case, seed=0)
+        answers = baseline_answers(train, case, seed=0, names=rivals)
         depth = DepthTarget("fold", 1 / share)
         answers[MODEL] = denoise_cells(model, thinned, depth, gene_ids=gene_ids, options=QUIET).value_ng
         found += score_denoised(answers, case, background_v[gene_ids], models=[MODEL], seed=0)
