@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "types", "protocols", "vocab", "config", "files", "metrics", "data", "tokens", "nn", "objectives", "train",
         "baselines",
     },
-    "evaluate": {"types", "protocols", "config", "files", "metrics", "data", "baselines", "tasks"},
+    "evaluate": {"types", "protocols", "config", "files", "metrics", "data", "tokens", "baselines", "tasks"},
     "recipes": BELOW_VERBS - {"evaluate"},
     "verbs": BELOW_VERBS | {"recipes"},
     "demo": BELOW_VERBS | {"recipes", "verbs"},

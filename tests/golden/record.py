@@ -39,8 +39,10 @@ SETTINGS = (
 )
 OWN_SETTINGS = {
     "scmulan_tiny": ("data.metadata.coarse_type=lineage", "data.metadata.organ=tissue", "optim.lr=0.003"),
+    "scfoundation_tiny": ('objective.view_options={"least_molecules": 50}', "optim.warmup_steps=5"),
 }
-"""Settings of single recipes: where one that reads metadata finds them in these cells; a rate to learn in 30 steps."""
+"""Settings of single recipes: where one that reads metadata finds them in these cells; which of these shallow cells
+are thinned; a rate to learn in 30 steps."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ smoothing, since the deep cell's own noise cannot be predicted, but only where t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ import scipy.sparse as sp
 
 from cellwright.baselines.denoising import DENOISING_BASELINES
 from cellwright.metrics import DENOISING_METRICS, METRICS, bootstrap_interval, percentiles, resampled_denoising
-from cellwright.types import CellBatch
+from cellwright.protocols import CellSource, DepthTokenizer
+from cellwright.tokens.depth import thin_counts
+from cellwright.types import CellBatch, Draw
 
 NUM_RESAMPLES = 1000
 ROOF = "deep_again"
@@ -47,6 +49,27 @@ class DepthCase:
     def __post_init__(self):
         if len(self.deep) != len(self.shallow) or not np.array_equal(self.deep.row_n, self.shallow.row_n):
             raise ValueError("deep and shallow cells must be the same cells in the same order")
+
+
+class ThinnedCells:
+    """The cells of a source with a share of their molecules (a `CellSource`); the same cells whenever they are read."""
+
+    def __init__(self, source: CellSource, share: float, *, seed: int):
+        self.vocab, self.state = source.vocab, source.state
+        self._source, self._share, self._draw = source, share, Draw(seed)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, rows: np.ndarray) -> CellBatch:
+        """Return the cells at these positions, thinned."""
+        cells = self._source.read(rows)
+        return thin_counts(cells, np.full(len(cells), self._share), self._draw)
+
+
+def recounted(cells: CellBatch, tokenize: DepthTokenizer) -> CellBatch:
+    """Return the cells with totals as a model counts them, so that all methods answer on its scale."""
+    return replace(cells, total_n=tokenize.depth_of(cells))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

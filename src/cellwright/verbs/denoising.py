@@ -84,7 +84,10 @@ def asked_ids(model: Model, only: Sequence[str] = ()) -> np.ndarray:
     known = answered_ids(model)
     if not only:
         return known
-    found = match_genes(list(only), model.vocab, mode="harmonise").id_g
+    try:
+        found = match_genes(list(only), model.vocab, mode="harmonise").id_g
+    except ValueError:  # none is known; what it says is about data
+        found = np.full(len(only), -1)
     if absent := [name for name, i in zip(only, found, strict=True) if i not in known]:
         raise ValueError(f"{len(absent)} of {len(only)} genes are none of the model's: {', '.join(absent[:3])}")
     return np.unique(found)

@@ -11,107 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from cellwright.config import Config, did_you_mean
-from cellwright.models import FAMILIES, InputConfig, Model, new_model
+from cellwright.models import FAMILIES, Model, new_model
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.protocols import Family, View
+from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe, architecture
+from cellwright.recipes.scfoundation import scfoundation_pretrain, scfoundation_tiny
+from cellwright.recipes.scgpt import scgpt_demo, scgpt_pretrain, scgpt_tiny
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
-
-
-class DataConfig(Config):
-    """Which part of the data a run sees."""
-
-    num_genes: int | None = Field(None, ge=10)
-    """Keep the most variable genes as vocabulary; ``None`` = every gene seen in ``min_cells`` cells."""
-    min_cells: int = Field(3, ge=1)
-    """Genes seen in fewer cells do not enter a new vocabulary."""
-    valid_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of cells kept out of training to watch the loss."""
-    layer: str | None = None
-    """Matrix to read: X, raw, or a layer's name; null = counts where there are any."""
-    assume: str | None = None
-    """What the values are, overriding what is detected: raw | normalised | log1p."""
-    metadata: dict[str, str | None] = {}
-    """Category of words -> column of obs, for views that read words; null = the data have none. Sentences leave out
-    the categories without a column."""
-
-
-class ObjectiveConfig(Config):
-    """What the model is trained for, by names of the tables in `cellwright.objectives`."""
-
-    view: str = "generative_split"
-    """Key of VIEWS."""
-    view_options: dict[str, Any] = {}
-    """Options of the view."""
-    terms: dict[str, float] = {"masked_value": 1.0, "cell_value": 1.0, "prompted_value": 1.0}
-    """Key of TERMS -> weight."""
-
-
-class Recipe(Config):
-    """One pre-training run."""
-
-    name: str
-    """How it is called."""
-    family: str
-    """Key of FAMILIES."""
-    size: str
-    """Size of the family that ``model`` began from."""
-    model: dict[str, Any]
-    """The architecture, every field written out."""
-    inputs: InputConfig = InputConfig()
-    """How cells are prepared."""
-    batch_size: int = Field(32, ge=1)
-    """Cells a step."""
-    data: DataConfig = DataConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig
-
-
-def _architecture(family: str, size: str, **changes: Any) -> dict[str, Any]:
-    return FAMILIES[family].sizes[size].record() | changes
-
-
-def scgpt_tiny() -> Recipe:
-    """ScGPT's pre-training at teaching size: two layers of width 64, minutes on a laptop."""
-    return Recipe(
-        name="scgpt_tiny",
-        family="scgpt",
-        size="tiny",
-        model=_architecture("scgpt", "tiny"),
-        data=DataConfig(num_genes=2000),
-        optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=20),
-        train=TrainConfig(max_epochs=3, checkpoint_every=200),
-    )
-
-
-def scgpt_demo() -> Recipe:
-    """ScGPT's pre-training as the demo runs it: two layers of width 64 on 1,200 variable genes."""
-    return Recipe(
-        name="scgpt_demo",
-        family="scgpt",
-        size="tiny",
-        model=_architecture("scgpt", "tiny", dropout=0.0),
-        data=DataConfig(num_genes=1200),
-        optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=20),
-        train=TrainConfig(max_epochs=4, checkpoint_every=500),
-    )
-
-
-def scgpt_pretrain() -> Recipe:
-    """ScGPT's published pre-training: released size, Adam 1e-4, 10,000 warm-up steps, cosine, 6 epochs."""
-    return Recipe(
-        name="scgpt_pretrain",
-        family="scgpt",
-        size="released",
-        model=_architecture("scgpt", "released"),
-        data=DataConfig(valid_fraction=0.003),
-        optim=OptimConfig(lr=1e-4, schedule="cosine", warmup_steps=10_000),
-        train=TrainConfig(max_epochs=6, precision="bf16-mixed", checkpoint_every=5000, keep="best"),
-    )
 
 
 def scmulan_tiny() -> Recipe:
@@ -120,7 +29,7 @@ def scmulan_tiny() -> Recipe:
         name="scmulan_tiny",
         family="scmulan",
         size="tiny",
-        model=_architecture("scmulan", "tiny"),
+        model=architecture("scmulan", "tiny"),
         data=DataConfig(
             num_genes=2000,
             metadata={"organ": None, "region": None, "cell_type": "cell_type", "coarse_type": None},
@@ -140,7 +49,7 @@ def scmulan_pretrain() -> Recipe:
         name="scmulan_pretrain",
         family="scmulan",
         size="released",
-        model=_architecture("scmulan", "released"),
+        model=architecture("scmulan", "released"),
         data=DataConfig(
             num_genes=2000,
             valid_fraction=0.003,
@@ -169,6 +78,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "scgpt_pretrain": scgpt_pretrain,
     "scmulan_tiny": scmulan_tiny,
     "scmulan_pretrain": scmulan_pretrain,
+    "scfoundation_tiny": scfoundation_tiny,
+    "scfoundation_pretrain": scfoundation_pretrain,
 }
 
 

@@ -1,0 +1,67 @@
+"""What a recipe is: a record of data, family and size, objective, optimiser and length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from cellwright.config import Config
+from cellwright.models import FAMILIES, InputConfig
+from cellwright.train.config import TrainConfig
+from cellwright.train.optim import OptimConfig
+
+
+class DataConfig(Config):
+    """Which part of the data a run sees."""
+
+    num_genes: int | None = Field(None, ge=10)
+    """Keep the most variable genes as vocabulary; ``None`` = every gene seen in ``min_cells`` cells."""
+    min_cells: int = Field(3, ge=1)
+    """Genes seen in fewer cells do not enter a new vocabulary."""
+    valid_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of cells kept out of training to watch the loss."""
+    layer: str | None = None
+    """Matrix to read: X, raw, or a layer's name; null = counts where there are any."""
+    assume: str | None = None
+    """What the values are, overriding what is detected: raw | normalised | log1p."""
+    metadata: dict[str, str | None] = {}
+    """Category of words -> column of obs, for views that read words; null = the data have none. Sentences leave out
+    the categories without a column."""
+
+
+class ObjectiveConfig(Config):
+    """What the model is trained for, by names of the tables in `cellwright.objectives`."""
+
+    view: str = "generative_split"
+    """Key of VIEWS."""
+    view_options: dict[str, Any] = {}
+    """Options of the view."""
+    terms: dict[str, float] = {"masked_value": 1.0, "cell_value": 1.0, "prompted_value": 1.0}
+    """Key of TERMS -> weight."""
+
+
+class Recipe(Config):
+    """One pre-training run."""
+
+    name: str
+    """How it is called."""
+    family: str
+    """Key of FAMILIES."""
+    size: str
+    """Size of the family that ``model`` began from."""
+    model: dict[str, Any]
+    """The architecture, every field written out."""
+    inputs: InputConfig = InputConfig()
+    """How cells are prepared."""
+    batch_size: int = Field(32, ge=1)
+    """Cells a step."""
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig
+
+
+def architecture(family: str, size: str, **changes: Any) -> dict[str, Any]:
+    """Return the architecture of a family's size, every field written out, with changes."""
+    return FAMILIES[family].sizes[size].record() | changes
