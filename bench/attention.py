@@ -38,7 +38,7 @@ def step(function: Callable, layout: Layout, options: argparse.Namespace) -> Cal
 def compare(name: str, slow: tuple, fast: tuple, options: argparse.Namespace) -> dict[str, object]:
     """Time two (label, function, layout) ways of the same work."""
     ways = {label: step(function, layout, options) for label, function, layout in (slow, fast)}
-    seconds = interleave(ways, options.repeats)
+    seconds = interleave(ways, options.repeats, clock=options.clock)
     row: dict[str, object] = {"case": name, "dtype": options.dtype, "is_forward_only": options.forward}
     row |= {label: {key: round(value, 4) for key, value in summary(taken).items()} for label, taken in seconds.items()}
     row["ratio"] = round(ratio(seconds[slow[0]], seconds[fast[0]]), 2)
@@ -76,7 +76,7 @@ def main() -> None:
             f"{row['case']:34s} {slow} {a['median'] * 1e3:8.0f} ms   {fast} {b['median'] * 1e3:8.0f} ms   "
             f"{row['ratio']:5.2f}x"
         )
-    finish("attention", rows, options.record)
+    finish("attention", rows, options)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def main() -> None:
     length_n = np.minimum(source.cells.num_genes_n + 1, 1200)
     width_n = [length_n[i : i + asked.batch_size].max() for i in range(0, asked.cells, asked.batch_size)]
     fill = length_n.sum() / np.repeat(width_n, asked.batch_size)[: asked.cells].sum()
-    seconds = interleave(ways, asked.repeats)
+    seconds = interleave(ways, asked.repeats, clock=asked.clock)
     rows = []
     for name, way in ways.items():
         got = way()
@@ -160,7 +160,7 @@ def main() -> None:
             }
         )
         print(f"{name:22s} {rows[-1]['cells_per_second']:8.2f} cells/s  x{rows[-1]['ratio_to_padded']:.2f}")
-    finish("embed", rows, asked.record)
+    finish("embed", rows, asked)
 
 
 if __name__ == "__main__":

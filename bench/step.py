@@ -61,7 +61,7 @@ def main() -> None:
     if asked.bf16:
         ways |= {"padded, bf16": step(True, True), "packed, bf16": step(False, True)}
     length_n = np.minimum(cells.num_genes_n + 1, 1200)
-    seconds = interleave(ways, asked.repeats)
+    seconds = interleave(ways, asked.repeats, clock=asked.clock)
     rows = []
     for name, way in ways.items():
         median = summary(seconds[name])["median"]
@@ -77,7 +77,7 @@ def main() -> None:
             }
         )
         print(f"{name:14s} {rows[-1]['cells_per_second']:8.2f} cells/s  x{rows[-1]['ratio_to_padded']:.2f}")
-    finish("step", rows, asked.record)
+    finish("step", rows, asked)
 
 
 if __name__ == "__main__":

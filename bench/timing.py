@@ -23,18 +23,25 @@ from cellwright.files import atomic_path
 RESULTS = Path(__file__).parent / "results"
 
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
 def interleave(
-    ways: Mapping[str, Callable[[], object]], repeats: int, *, is_warm: bool = False
+    ways: Mapping[str, Callable[[], object]], repeats: int, *, clock: str = "wall", is_warm: bool = False
 ) -> dict[str, list[float]]:
-    """Time each way ``repeats`` times, turn by turn (A B A B ...), after a warm-up of each unless ``is_warm``; s."""
+    """Time each way ``repeats`` times, turn by turn (A B A B ...), after a warm-up of each unless ``is_warm``; s.
+
+    With one thread, processor time is what wall time would be if nothing else ran; on a shared machine it is steadier.
+    """
+    read = CLOCKS[clock]
     for way in () if is_warm else ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            begin = time.perf_counter()
+            begin = read()
             way()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(read() - begin)
     return seconds
 
 
@@ -77,11 +84,11 @@ def record(path: str | Path, row: Mapping[str, object]) -> None:
         draft.write_text(before + json.dumps(row, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def finish(name: str, rows: list[dict[str, object]], is_recorded: bool) -> None:
+def finish(name: str, rows: list[dict[str, object]], asked: argparse.Namespace) -> None:
     """Print the rows as one JSON line with the conditions, and keep it in ``bench/results`` where asked."""
-    line = {"bench": name, "conditions": conditions(), "rows": rows}
+    line = {"bench": name, "conditions": conditions() | {"clock": asked.clock}, "rows": rows}
     print(json.dumps(line))
-    if is_recorded:
+    if asked.record:
         record(RESULTS / f"{name}.jsonl", line)
 
 
@@ -98,5 +105,6 @@ def parser(description: str, *, repeats: int = 7) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--repeats", type=int, default=repeats, help="turns of each way")
     options.add_argument("--threads", type=int, default=1, help="threads of torch")
+    options.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="which time is taken")
     options.add_argument("--record", action="store_true", help="append the result to bench/results")
     return options

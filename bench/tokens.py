@@ -77,7 +77,7 @@ def measure(num_genes: int, ties: str, options: argparse.Namespace) -> dict[str,
         for cells in minibatches:
             numpy_minibatch(cells, spec, rng)
 
-    seconds = interleave({"encode_cells": ours, "numpy": plain}, options.repeats)
+    seconds = interleave({"encode_cells": ours, "numpy": plain}, options.repeats, clock=options.clock)
     row: dict[str, object] = {
         "genes": num_genes,
         "ties": ties,
@@ -105,7 +105,7 @@ def main() -> None:
             f"{row['genes']:5d}  {row['ties']:6s}  {ours['median']:12,d} ({ours['fastest']:,d})"
             f"{plain['median']:16,d}   {row['ratio']:6.1f}x"
         )
-    finish("tokens", rows, options.record)
+    finish("tokens", rows, options)
 
 
 if __name__ == "__main__":
