@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_cells import ToySentenceModel, ToyTokenizer, toy_cells
+from toy_cells import TOY_VOCAB, ToySentenceModel, ToyTokenizer, toy_cells
 
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.types import Draw, Layout, Targets
@@ -16,9 +16,14 @@ DRAW = Draw(1, 2, 3)
 ALL_ANSWERS = frozenset(field.name for field in fields(Targets))
 
 
+def options_of(name):
+    ids = [TOY_VOCAB.category_ids(category).tolist() for category in ("organ", "coarse_type", "cell_type")]
+    options = {"head": nn.Linear(8, 3 if "words" not in inspect.signature(TERMS[name]).parameters else 7), "words": ids}
+    return {key: value for key, value in options.items() if key in inspect.signature(TERMS[name]).parameters}
+
+
 def build_term(name):
-    options = {"head": nn.Linear(8, 3)} if "head" in inspect.signature(TERMS[name]).parameters else {}
-    return TERMS[name](**options)
+    return TERMS[name](**options_of(name))
 
 
 def view_for(term):
@@ -122,9 +127,8 @@ def test_weight_zero_means_absent(name):
         def __call__(self, *args, **kwargs):
             raise AssertionError("a term of weight 0 was computed")
 
-    head = {"head": nn.Linear(8, 3)} if "head" in inspect.signature(TERMS[name]).parameters else {}
     kept = TERMS["masked_value"]()
-    objective = Objective(VIEWS["random_mask"](), {"off": (0, Forbidden(**head)), "on": (1, kept)})
+    objective = Objective(VIEWS["random_mask"](), {"off": (0, Forbidden(**options_of(name))), "on": (1, kept)})
     report = objective.step(ToySentenceModel(), toy_cells(), tokenize=ToyTokenizer(), draw=DRAW)
     assert set(report.parts) == {"on"}
     assert not objective.state_dict()

@@ -12,6 +12,7 @@ from cellwright.objectives.entity import NextEntity, NextLevel
 from cellwright.objectives.sentences import CSentence
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
 from cellwright.objectives.views import Clean, GenerativeSplit, RandomMask
+from cellwright.objectives.word_label import WordLabel
 
 VIEWS = {
     "clean": Clean,
@@ -30,9 +31,10 @@ TERMS = {
     "next_entity": NextEntity,
     "next_level": NextLevel,
     "label": Label,
+    "word_label": WordLabel,
     "similarity": Similarity,
     "domain": Domain,
 }
-"""Name -> term class; `Label` and `Domain` also take the head that they own."""
+"""Name -> term class; `Label`, `WordLabel` and `Domain` also take the head that they own."""
 
 __all__ = ["TERMS", "VIEWS", "Objective"]

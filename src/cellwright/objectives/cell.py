@@ -51,7 +51,15 @@ class Label(nn.Module):
         self.register_buffer("class_weight", weight_k)
 
     def forward(self, out: ModelOutput, targets: Targets) -> Tensor:
-        """Return the scalar loss; ``ValueError`` when a cell has no class or one that the head does not know."""
+        """Return the scalar loss; ``ValueError`` when a cell has no class or one that the head does not know.
+
+        Sentences with answers in them are refused: a cell embedding pooled over them has read the answers.
+        """
+        if targets.is_asked_nt is not None:
+            raise ValueError(
+                "label cannot be scored on sentences, whose cell embedding has read the answers; use the view clean, "
+                "or the term word_label"
+            )
         logits_nk = self.head(out.cell_nd)
         if self.class_weight is not None and len(self.class_weight) != logits_nk.shape[1]:
             raise ValueError(

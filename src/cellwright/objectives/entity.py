@@ -10,7 +10,7 @@ gradient instead of being kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,13 @@ READS = frozenset({"entity_nt", "level_nt", "is_asked_nt", "end_n"})
 
 _MOST_SCORES = 2**22  # formed at once: 16 MB in float32
 
+Per = Literal["word", "sentence"]
+
 
 class NextEntity(Config):
     """Binary cross entropy of every vocabulary entry being among the words that follow, scMulan's L1.
 
-    Summed over the vocabulary (as published: times the vocabulary's size), averaged over all asked tokens of the
+    Summed over the vocabulary (as published: times the vocabulary's size), averaged over what is asked in the
     minibatch. Words already read are no longer asked for, so not repeating is learnt too. An entity that follows
     twice is asked for once.
     """
@@ -36,38 +38,56 @@ class NextEntity(Config):
     needs: ClassVar[frozenset[str]] = frozenset({"entity"})
     reads: ClassVar[frozenset[str]] = READS - {"level_nt"}
 
+    per: Per = "word"
+    """What weighs the same: every asked token (published), or every sentence, whose tokens share its weight. A sentence
+    of genes asks hundreds of times, one of metadata two or three times: see decision 0011."""
+
     def __call__(self, out: ModelOutput, targets: Targets) -> Tensor:
         """Return the scalar loss; ``ValueError`` when nothing is asked."""
         groups = _groups(out, out.entity, targets)
         weight_vd = out.entity.weight_vd
-        total = weight_vd.new_zeros(()).float()
+        total, whole = weight_vd.new_zeros(()).float(), torch.zeros((), device=weight_vd.device)
         for asked in groups:
-            total = total + checkpoint(_entity_loss, *asked, weight_vd, use_reentrant=False)
-        return total / targets.is_asked_nt.sum()
+            share_ns = _shares(asked.is_asked_ns, self.per)
+            total = total + checkpoint(_entity_loss, *asked, share_ns, weight_vd, use_reentrant=False)
+            whole = whole + share_ns.sum()
+        return total / whole
 
 
 class NextLevel(Config):
     """Squared error of the levels of the words that follow, scMulan's L2; published weight in the loss: 200.
 
-    Averaged over all pairs of an asked token and a word behind it. Words without a level (metadata, the end) have
+    Averaged over the pairs of an asked token and a word behind it. Words without a level (metadata, the end) have
     level 0.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"level"})
     reads: ClassVar[frozenset[str]] = READS
 
+    per: Per = "word"
+    """What weighs the same: every pair (published), or every sentence, whose pairs share its weight."""
+
     def __call__(self, out: ModelOutput, targets: Targets) -> Tensor:
         """Return the scalar loss; ``ValueError`` when nothing is asked."""
         groups = _groups(out, out.level, targets)
         weight_vd = out.level.weight_vd
-        total, count = weight_vd.new_zeros(()).float(), torch.zeros((), device=weight_vd.device)
+        total, whole = weight_vd.new_zeros(()).float(), torch.zeros((), device=weight_vd.device)
         for asked in groups:
             with torch.autocast(weight_vd.device.type, enabled=False):
                 level_nsw = asked.hidden_nsd.float() @ weight_vd[asked.entity_nw].float().transpose(1, 2)
+            share_nsw = _shares(asked.is_answer_nsw, self.per)
             error_nsw = (level_nsw - asked.level_nw[:, None]).square()
-            total = total + error_nsw.masked_fill(~asked.is_answer_nsw, 0.0).sum()
-            count = count + asked.is_answer_nsw.sum()
-        return total / count
+            total = total + (error_nsw.masked_fill(~asked.is_answer_nsw, 0.0) * share_nsw).sum()
+            whole = whole + share_nsw.sum()
+        return total / whole
+
+
+def _shares(is_counted: Tensor, per: Per) -> Tensor:
+    """Return the weight of each question ``[n, ...]``, 0 where nothing is asked: 1, or what is left of the cell's 1."""
+    share = is_counted.float()
+    if per == "word":
+        return share
+    return share / share.flatten(1).sum(1).view(-1, *[1] * (share.ndim - 1))
 
 
 class _Asked(NamedTuple):
@@ -88,15 +108,16 @@ def _entity_loss(
     entity_nw: Tensor,
     level_nw: Tensor,
     is_answer_nsw: Tensor,
+    share_ns: Tensor,
     weight_vd: Tensor,
 ) -> Tensor:
-    """Sum over questions and entries of ``softplus(l) - l * is_answer``, in float32."""
+    """Sum over questions, by their weights, and entries of ``softplus(l) - l * is_answer``, in float32."""
     with torch.autocast(hidden_nsd.device.type, enabled=False):
         logit_nsv = hidden_nsd.float() @ weight_vd.float().T
         all_ns = nn.functional.softplus(logit_nsv).sum(-1)
         at_nsw = entity_nw[:, None].expand(is_answer_nsw.shape)
         answers_ns = logit_nsv.gather(2, at_nsw).masked_fill(~is_answer_nsw, 0.0).sum(-1)
-        return (all_ns - answers_ns).masked_fill(~is_asked_ns, 0.0).sum()
+        return ((all_ns - answers_ns).masked_fill(~is_asked_ns, 0.0) * share_ns).sum()
 
 
 def _groups(out: ModelOutput, scores: WordScores | None, targets: Targets) -> Iterator[_Asked]:

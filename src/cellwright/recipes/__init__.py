@@ -122,13 +122,18 @@ def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str
 def build_objective(config: ObjectiveConfig, view: View | None = None) -> Objective:
     """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest."""
     view = build_view(config) if view is None else view
+    for name in config.term_options:
+        if name not in config.terms:
+            near = did_you_mean(name, config.terms) or f"; its terms: {sorted(config.terms)}"
+            raise ValueError(f"objective.term_options names {name!r}, which is no term of this objective{near}")
     terms = {}
     for name, weight in config.terms.items():
         if name not in TERMS:
             raise ValueError(f"no loss term {name!r}{did_you_mean(name, TERMS) or f'; terms: {sorted(TERMS)}'}")
         if not issubclass(TERMS[name], Config):
             raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
-        terms[name] = (weight, TERMS[name]())
+        options = config.term_options.get(name, {})
+        terms[name] = (weight, TERMS[name].read(options, f"objective.term_options of {name}"))
     return Objective(view, terms)
 
 

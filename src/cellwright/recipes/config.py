@@ -39,6 +39,8 @@ class ObjectiveConfig(Config):
     """Options of the view."""
     terms: dict[str, float] = {"masked_value": 1.0, "cell_value": 1.0, "prompted_value": 1.0}
     """Key of TERMS -> weight."""
+    term_options: dict[str, dict[str, Any]] = {}
+    """Key of TERMS -> options of the term."""
 
 
 class Recipe(Config):
