@@ -10,7 +10,19 @@ import pytest
 
 import cellwright
 
-VERBS = ["annotate", "convert", "embed", "finetune", "generate", "inspect", "load", "pretrain"]
+VERBS = [
+    "annotate",
+    "convert",
+    "drug_response",
+    "embed",
+    "finetune",
+    "generate",
+    "inspect",
+    "load",
+    "predict_response",
+    "pretrain",
+    "transfer_response",
+]
 
 
 def test_all_names_are_there():

@@ -1,7 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`. They are
-imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `drug_response`, `predict_response`, `transfer_response`,
+`finetune`, `pretrain`, `inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
         ReadOptions,
         annotate,
         convert,
+        drug_response,
         embed,
         finetune,
         generate,
         inspect,
+        predict_response,
         pretrain,
+        transfer_response,
     )
     from cellwright.vocab import GeneVocab
 
@@ -31,12 +34,15 @@ __all__ = [
     "ReadOptions",
     "annotate",
     "convert",
+    "drug_response",
     "embed",
     "finetune",
     "generate",
     "inspect",
     "load",
+    "predict_response",
     "pretrain",
+    "transfer_response",
 ]
 
 _HOME = {"Model": "cellwright.models", "load": "cellwright.models", "GeneVocab": "cellwright.vocab"}

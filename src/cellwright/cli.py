@@ -78,7 +78,7 @@ def _usage(error: Any, command: Any) -> str:
 
 def build() -> typer.Typer:
     """Build the command line from the table of verbs."""
-    from cellwright.commands import COMMANDS, FINETUNE
+    from cellwright.commands import COMMANDS, DRUG_RESPONSE, FINETUNE
 
     app = typer.Typer(
         name="cellwright",
@@ -88,10 +88,15 @@ def build() -> typer.Typer:
     )
     for name, function in COMMANDS.items():
         app.command(name)(as_command(function))
-    finetune = typer.Typer(rich_markup_mode=None, help="Fine-tune a model for a task.")
-    for name, function in FINETUNE.items():
-        finetune.command(name)(as_command(function))
-    app.add_typer(finetune, name="finetune")
+    groups = {
+        "finetune": (FINETUNE, "Fine-tune a model for a task."),
+        "drug-response": (DRUG_RESPONSE, "Predict the drug response of cell lines and single cells."),
+    }
+    for group, (functions, what) in groups.items():
+        commands = typer.Typer(rich_markup_mode=None, help=what)
+        for name, function in functions.items():
+            commands.command(name)(as_command(function))
+        app.add_typer(commands, name=group)
     app.callback()(_root)
     return app
 

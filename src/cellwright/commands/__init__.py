@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cellwright.commands import drugs
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.training import demo, finetune_annotate, pretrain
@@ -24,3 +25,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
 }
 FINETUNE: dict[str, Callable[..., Any]] = {"annotate": finetune_annotate}
+DRUG_RESPONSE: dict[str, Callable[..., Any]] = {
+    "train": drugs.train,
+    "predict": drugs.predict,
+    "transfer": drugs.transfer,
+}

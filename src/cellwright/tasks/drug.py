@@ -42,7 +42,10 @@ class DrugConfig(Config):
     net: DrugNetConfig = DrugNetConfig()
     """Architecture."""
     batch_size: int = Field(512, ge=8)
-    """Pairs a step (published: 64); one step runs the drug branch once for each of its drugs."""
+    """Pairs a step (published: 64)."""
+    group: int = Field(4, ge=1)
+    """Minibatches that share the drugs out among them: a step runs the drug branch once for each of its drugs, so that
+    fewer drugs a step cost less. 1 = any drug in any minibatch."""
     optim: OptimConfig = OptimConfig(lr=1e-3, schedule="cosine")
     """Optimiser (published: Adam, 1e-3, constant)."""
     train: TrainConfig = TrainConfig(max_epochs=20, keep="best", log_every=50, checkpoint_every=100_000)
@@ -61,6 +64,31 @@ class PairSource:
     def read(self, rows: np.ndarray) -> Responses:
         """Return the pairs at these positions, in this order."""
         return self.pairs.take(rows)
+
+
+class PairLoader(CellLoader):
+    """Minibatches of pairs; within ``group`` minibatches, pairs of the same drug come together.
+
+    Which pairs are in a group, and the order of the drugs in it, is drawn anew each epoch.
+    """
+
+    def __init__(self, source: PairSource, rows: np.ndarray, batch_size: int, *, group: int, seed: int):
+        # a small last minibatch would give batch norm a statistic of a few pairs
+        super().__init__(source, rows, batch_size, seed=seed, drop_last=len(rows) >= batch_size)
+        self.group = group
+
+    def order(self) -> np.ndarray:
+        """Return all rows in the order of the current epoch."""
+        rows = super().order()
+        if self.group == 1:
+            return rows
+        drug_p = self.source.pairs.drug_p[rows]
+        generator = np.random.default_rng([self.seed, self._epoch, 1])
+        out, size = [], self.group * self.batch_size
+        for start in range(0, len(rows), size):
+            rank_u = generator.permutation(len(self.source.pairs.drugs))
+            out.append(rows[start : start + size][np.argsort(rank_u[drug_p[start : start + size]], kind="stable")])
+        return np.concatenate(out)
 
 
 class SquaredError(nn.Module):
@@ -249,9 +277,7 @@ def train_drug_model(
     seed = config.train.seed
     plan = TrainPlan(predictor.network, objective, tokens, optim=config.optim, seed=seed)
     source = PairSource(pairs)
-    # a small last minibatch would give batch norm a statistic of a few pairs
-    is_cut = len(train) >= config.batch_size
-    loaders = [CellLoader(source, split.train, config.batch_size, seed=seed, drop_last=is_cut)]
+    loaders: list[CellLoader] = [PairLoader(source, split.train, config.batch_size, group=config.group, seed=seed)]
     run = config.train
     if len(split.valid):
         loaders.append(CellLoader(source, split.valid, _PREDICTED_AT_ONCE, seed=seed, shuffle=False))

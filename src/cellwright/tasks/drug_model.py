@@ -13,6 +13,7 @@ join features instead.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -52,11 +53,13 @@ class DrugNetConfig(Config):
 class PairTensors:
     """What the network receives of a minibatch: no value that is to be predicted.
 
-    The drug branch runs once for each drug of the minibatch, however many pairs it is in.
+    Each branch runs once for each drug (line) of the minibatch, however many pairs it is in.
     """
 
-    feature_pf: Tensor
-    """float32: standardised features of each pair's cell line."""
+    feature_lf: Tensor
+    """float32: standardised features of each cell line."""
+    line_p: Tensor
+    """int64: place of each pair's line among the lines of the minibatch."""
     drug_p: Tensor
     """int64: place of each pair's drug among the drugs of the minibatch."""
     identity_u: Tensor | None = None
@@ -104,8 +107,14 @@ class PairTokens:
     def __call__(self, pairs: Responses, draw: Draw) -> PairTensors:
         """Encode pairs; nothing is drawn. A drug without a learned vector is a ``ValueError``."""
         drug_u, drug_p = np.unique(pairs.drug_p, return_inverse=True)
-        feature_pf = self.feature_lf[torch.from_numpy(np.ascontiguousarray(pairs.line_p))]
-        drug_p = torch.from_numpy(drug_p.reshape(-1))
+        line_l, line_p = np.unique(pairs.line_p, return_inverse=True)
+        if len(line_l) == 1:  # batch norm has no statistic of one line
+            line_l = np.repeat(line_l, 2)
+        places = {
+            "feature_lf": self.feature_lf[torch.from_numpy(line_l)],
+            "line_p": torch.from_numpy(line_p.reshape(-1)),
+            "drug_p": torch.from_numpy(drug_p.reshape(-1)),
+        }
         if self.graphs is None:
             identity_u = self.identity_u[drug_u]
             if (identity_u < 0).any():
@@ -114,9 +123,9 @@ class PairTokens:
                     f"drug {name!r} was not in training, and this model knows drugs by name only; train one with "
                     "structures (net.drug=graph) to ask for new drugs"
                 )
-            return PairTensors(feature_pf=feature_pf, drug_p=drug_p, identity_u=torch.from_numpy(identity_u))
+            return PairTensors(**places, identity_u=torch.from_numpy(identity_u))
         atom_af, edge_2e, drug_a = (torch.from_numpy(part) for part in self.graphs.take(drug_u))
-        return PairTensors(feature_pf=feature_pf, drug_p=drug_p, atom_af=atom_af, edge_2e=edge_2e, drug_a=drug_a)
+        return PairTensors(**places, atom_af=atom_af, edge_2e=edge_2e, drug_a=drug_a)
 
 
 class GraphBranch(nn.Module):
@@ -188,7 +197,8 @@ class DrugNet(nn.Module):
     def forward(self, tensors: PairTensors) -> Tensor:
         """Return ``[p]``."""
         drug_pd = self.drug(tensors)[tensors.drug_p]
-        return self.head(torch.cat([drug_pd, self.cell(tensors.feature_pf)], dim=1))[:, 0]
+        cell_pd = self.cell(tensors.feature_lf)[tensors.line_p]
+        return self.head(torch.cat([drug_pd, cell_pd], dim=1))[:, 0]
 
 
 def _head(config: DrugNetConfig) -> nn.Sequential:
@@ -207,7 +217,9 @@ def _head(config: DrugNetConfig) -> nn.Sequential:
 
 def _geometric() -> Any:
     try:
-        import torch_geometric.nn
+        with warnings.catch_warnings():  # its import uses a part of torch that is to go
+            warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+            import torch_geometric.nn
     except ImportError:
         raise ValueError(f"drug structures need PyTorch Geometric: {INSTALL}; or use net.drug=identity") from None
     return torch_geometric.nn

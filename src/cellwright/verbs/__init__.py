@@ -2,6 +2,7 @@
 
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.describing import convert, inspect
+from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.making import generate
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
@@ -18,14 +19,17 @@ from cellwright.verbs.using import (
 )
 
 __all__ = [
+    "DrugResponse",
     "FinetuneResult",
     "InferenceOptions",
     "PretrainResult",
     "ReadOptions",
+    "ResponseColumns",
     "annotate",
     "annotation",
     "annotation_columns",
     "convert",
+    "drug_response",
     "embed",
     "embedding",
     "finetune",
@@ -33,7 +37,9 @@ __all__ = [
     "inspect",
     "open_data",
     "open_model",
+    "predict_response",
     "pretrain",
     "provenance",
     "published_reading",
+    "transfer_response",
 ]
