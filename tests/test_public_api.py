@@ -11,9 +11,22 @@ import pytest
 import cellwright
 
 VERBS = [
-    "annotate", "convert", "denoise", "embed", "finetune", "generate", "index_reference", "inspect", "load",
-    "map_reference", "pretrain", "score",
-]  # fmt: skip
+    "annotate",
+    "convert",
+    "denoise",
+    "drug_response",
+    "embed",
+    "finetune",
+    "generate",
+    "index_reference",
+    "inspect",
+    "load",
+    "map_reference",
+    "predict_response",
+    "pretrain",
+    "score",
+    "transfer_response",
+]
 
 
 def test_all_names_are_there():

@@ -2,6 +2,8 @@
 
 The verbs are here, from `load` and `embed` to `pretrain`; they are imported when first used, so that ``import
 cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `drug_response`, `predict_response`, `transfer_response`,
+`finetune`, `pretrain`, `inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ if TYPE_CHECKING:
         annotate,
         convert,
         denoise,
+        drug_response,
         embed,
         finetune,
         generate,
         index_reference,
         inspect,
         map_reference,
+        predict_response,
         pretrain,
         score,
+        transfer_response,
     )
     from cellwright.vocab import GeneVocab
 
@@ -40,6 +45,7 @@ __all__ = [
     "annotate",
     "convert",
     "denoise",
+    "drug_response",
     "embed",
     "finetune",
     "generate",
@@ -49,6 +55,9 @@ __all__ = [
     "map_reference",
     "pretrain",
     "score",
+    "predict_response",
+    "pretrain",
+    "transfer_response",
 ]
 
 _HOME = {"Model": "cellwright.models", "load": "cellwright.models", "GeneVocab": "cellwright.vocab"}

@@ -78,7 +78,7 @@ def _usage(error: Any, command: Any) -> str:
 
 def build() -> typer.Typer:
     """Build the command line from the table of verbs."""
-    from cellwright.commands import COMMANDS, EVALUATE, FINETUNE
+    from cellwright.commands import COMMANDS, GROUPS
 
     app = typer.Typer(
         name="cellwright",
@@ -88,14 +88,11 @@ def build() -> typer.Typer:
     )
     for name, function in COMMANDS.items():
         app.command(name)(as_command(function))
-    for group, (text, functions) in {
-        "finetune": ("Fine-tune a model for a task.", FINETUNE),
-        "evaluate": ("Score a model on held-out cells beside simple baselines.", EVALUATE),
-    }.items():
-        verbs = typer.Typer(rich_markup_mode=None, help=text)
+    for group, (text, functions) in GROUPS.items():
+        commands = typer.Typer(rich_markup_mode=None, help=text)
         for name, function in functions.items():
-            verbs.command(name)(as_command(function))
-        app.add_typer(verbs, name=group)
+            commands.command(name)(as_command(function))
+        app.add_typer(commands, name=group)
     app.callback()(_root)
     return app
 

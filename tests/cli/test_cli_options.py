@@ -16,7 +16,20 @@ from cellwright.cli import run
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs import ReadOptions
 
-VERBS = ["demo", "inspect", "embed", "annotate", "generate", "pretrain", "convert", "report", "finetune annotate"]
+VERBS = [
+    "demo",
+    "inspect",
+    "embed",
+    "annotate",
+    "generate",
+    "pretrain",
+    "convert",
+    "report",
+    "finetune annotate",
+    "drug-response train",
+    "drug-response predict",
+    "drug-response transfer",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cellwright.commands import drugs
 from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
@@ -29,5 +30,15 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": convert,
     "report": report,
 }
-FINETUNE: dict[str, Callable[..., Any]] = {"annotate": finetune_annotate}
-EVALUATE: dict[str, Callable[..., Any]] = {"annotate": evaluate_annotate, "generate": evaluate_generate}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
+    "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate}),
+    "evaluate": (
+        "Score a model on held-out cells beside simple baselines.",
+        {"annotate": evaluate_annotate, "generate": evaluate_generate},
+    ),
+    "drug-response": (
+        "Predict the drug response of cell lines and single cells.",
+        {"train": drugs.train, "predict": drugs.predict, "transfer": drugs.transfer},
+    ),
+}
+"""Group -> help text and its commands."""

@@ -4,6 +4,7 @@ from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
 from cellwright.verbs.denoising import denoise
 from cellwright.verbs.describing import convert, inspect
+from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -33,12 +34,14 @@ from cellwright.verbs.using import (
 
 __all__ = [
     "AnswerOptions",
+    "DrugResponse",
     "FinetuneResult",
     "InferenceOptions",
     "PretrainResult",
     "ReadOptions",
     "ScoreConfig",
     "ScoreResult",
+    "ResponseColumns",
     "annotate",
     "annotation",
     "annotation_columns",
@@ -48,6 +51,7 @@ __all__ = [
     "check_columns",
     "convert",
     "denoise",
+    "drug_response",
     "embed",
     "embedding",
     "finetune",
@@ -62,8 +66,10 @@ __all__ = [
     "open_data",
     "open_index",
     "open_model",
+    "predict_response",
     "pretrain",
     "provenance",
     "published_reading",
     "score",
+    "transfer_response",
 ]
