@@ -33,6 +33,7 @@ SMALL = {
     "annotate": ["--steps", "2", "--epochs", "1"],
     "convert": [],
     "embed": ["--steps", "2"],
+    "generate": ["--steps", "2", "--num-cells", "3"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
 """Arguments that make an example quick."""
@@ -40,12 +41,25 @@ OWN = {
     "annotate": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "convert": [],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
+    "generate": ["--data", "own.h5ad", "--label", "cell_type"],
     "pretrain": ["--data", "own.h5ad"],
 }
 """Arguments that give it cells of one's own."""
-SAYS = {"annotate": "wrote ", "convert": "equal after the round trip: True", "embed": "PCA: ", "pretrain": "step 2: "}
+SAYS = {
+    "annotate": "wrote ",
+    "convert": "equal after the round trip: True",
+    "embed": "PCA: ",
+    "generate": "made.h5ad: 6 cells",
+    "pretrain": "step 2: ",
+}
 """What it must have printed in the end."""
-OUT = {"annotate": "annotated.h5ad", "convert": "cellwright/config.json", "embed": None, "pretrain": "config.json"}
+OUT = {
+    "annotate": "annotated.h5ad",
+    "convert": "cellwright/config.json",
+    "embed": None,
+    "generate": "made.h5ad",
+    "pretrain": "config.json",
+}
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
 
 per_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
