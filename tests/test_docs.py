@@ -34,6 +34,7 @@ SMALL = {
     "convert": [],
     "embed": ["--steps", "2"],
     "map_reference": ["--steps", "2"],
+    "generate": ["--steps", "2", "--num-cells", "3"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
 """Arguments that make an example quick."""
@@ -42,6 +43,7 @@ OWN = {
     "convert": [],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
+    "generate": ["--data", "own.h5ad", "--label", "cell_type"],
     "pretrain": ["--data", "own.h5ad"],
 }
 """Arguments that give it cells of one's own."""
@@ -50,6 +52,7 @@ SAYS = {
     "convert": "equal after the round trip: True",
     "embed": "PCA: ",
     "map_reference": "PCA: ",
+    "generate": "made.h5ad: 6 cells",
     "pretrain": "step 2: ",
 }
 """What it must have printed in the end."""
@@ -58,6 +61,7 @@ OUT = {
     "convert": "cellwright/config.json",
     "embed": None,
     "map_reference": None,
+    "generate": "made.h5ad",
     "pretrain": "config.json",
 }
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""

@@ -203,7 +203,7 @@ def test_a_vocabulary_must_be_one(mulan, data, tmp_path):
 
 
 def test_generate_makes_cells_of_the_kind(mulan, tmp_path):
-    words = ["generate", mulan, "-n", 6, "--seed", 3, "--max-genes", 20, "--device", "cpu"]
+    words = ["generate", mulan, "-n", 6, "--seed", 3, "--max-genes", 20, "--device", "cpu", "--batch-size", 4]
     said = works(*words, "--prompt", "cell_type=type 1, organ=Blood", "-o", tmp_path / "one.h5ad")
     assert "6 cells" in said
     made = anndata.read_h5ad(tmp_path / "one.h5ad")
@@ -256,6 +256,8 @@ def test_genes_can_be_forced_and_kinds_mixed(mulan, tmp_path):
         (["--prompt", "organ=Lung", "--max-genes", "0"], ["max_genes"]),
         (["--prompt", "organ=Lung", "--top-p", "2"], ["top_p"]),
         (["--prompt", "organ=Lung", "--word", "annotat"], ["annotat"]),
+        (["--prompt", "organ=Lung", "--batch-size", "0"], ["batch_size = 0"]),
+        (["--prompt", "organ=Lung", "--precision", "int8"], ["precision = 'int8'"]),
     ],
 )
 def test_a_bad_prompt_is_refused(words, says, mulan, tmp_path):

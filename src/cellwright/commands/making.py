@@ -9,7 +9,7 @@ import numpy as np
 
 from cellwright.commands.saying import say
 from cellwright.tasks.generate import GenerateConfig
-from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.inference import MachineOptions
 
 
 def generate(
@@ -22,7 +22,7 @@ def generate(
     max_genes: int | None = None,
     vocab: Path | None = None,
     how: GenerateConfig,
-    device: str = "auto",
+    run: MachineOptions,
 ) -> None:
     """Make cells of a kind with a model that writes sentences, and write them to OUT.
 
@@ -42,8 +42,6 @@ def generate(
         Most genes written a cell; unset = what the model was built for.
     vocab
         Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
-    device
-        Where to run: auto | cpu | cuda | cuda:N | mps.
     """
     from cellwright import verbs
     from cellwright.data.write import check_out, write_h5ad
@@ -57,7 +55,7 @@ def generate(
         force=_levels(force or []),
         config=how,
         max_genes=max_genes,
-        run=InferenceOptions(device=device),
+        run=run,
     )
     write_h5ad(made, out)
     num_genes = int(np.median(made.X.getnnz(axis=1)))

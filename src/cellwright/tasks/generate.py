@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cellwright.config import Config, did_you_mean
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, cell_generators, decode
-from cellwright.tasks.inference import MAX_TOKENS, InferenceOptions, choose_device, in_precision, in_use
+from cellwright.tasks.inference import MAX_TOKENS, MachineOptions, choose_device, in_precision, in_use
 from cellwright.tasks.tell import check_writes
 from cellwright.types import Layout, TokenBatch
 
@@ -73,7 +73,7 @@ def generate_cells(
     config: GenerateConfig | None = None,
     *,
     max_genes: int | None = None,
-    options: InferenceOptions | None = None,
+    options: MachineOptions | None = None,
 ) -> GeneratedCells:
     """Make cells of given kinds, gene by gene.
 
@@ -88,7 +88,7 @@ def generate_cells(
     max_genes
         Most words written a cell, beside the genes it was given; ``None`` = what the architecture was built for.
     options
-        Device and minibatch size.
+        Device, precision and minibatch size.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def generate_cells(
         When the family writes no sentences, a word is not of its category, a gene is not in the vocabulary, or a
         level is out of range.
     """
-    config, options = config or GenerateConfig(), options or InferenceOptions()
+    config, options = config or GenerateConfig(), options or MachineOptions()
     check_writes(model)
     vocab, end = model.vocab, model.vocab.special_id("end")
     if max_genes is not None and max_genes < 1:

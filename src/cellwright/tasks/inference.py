@@ -21,23 +21,29 @@ MAX_TOKENS_CPU = 2048  # the same on a CPU: more are no faster there, and take m
 READ_AHEAD = 2048  # cells read at once; sorted by length inside, so that minibatches hold cells of like length
 
 
-class InferenceOptions(Config):
-    """How to run; none of these changes results beyond rounding, but ``seed`` where something is drawn."""
+class MachineOptions(Config):
+    """Where a model runs, and how much at once; none of these changes results beyond rounding."""
 
     batch_size: int = Field(64, ge=1)
     """Most cells a minibatch."""
     max_tokens: int | None = Field(None, ge=1)
-    """Most tokens a minibatch (a longer cell travels alone); bounds memory. Unset = 2,048 on a CPU, else 32,768."""
+    """Most tokens a minibatch (a longer cell travels alone); bounds memory. Unset = 2,048 on a CPU, else 32,768; cells
+    that are made: 32,768 anywhere."""
+    device: str = "auto"
+    """Where to run: auto | cpu | cuda | cuda:N | mps."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network: float32 | bfloat16; results are float32 either way."""
+
+
+class InferenceOptions(MachineOptions):
+    """How to run; none of these changes results beyond rounding, but ``seed`` where something is drawn."""
+
     seed: int = Field(0, ge=0)
     """Seed of gene sub-sampling beyond the length limit, and of random ties."""
     ties: Literal["upper", "random"] | None = None
     """Bin of values at coinciding edges: upper | random; unset = as the model was made for."""
     max_length: int | None = Field(None, ge=2)
     """Most tokens a cell; longer cells are sub-sampled. Unset = as the model was made for."""
-    device: str = "auto"
-    """Where to run: auto | cpu | cuda | cuda:N | mps."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network: float32 | bfloat16; results are float32 either way."""
     progress: bool = True
     """Show a progress bar on standard error, where that is a terminal or a log."""
 
@@ -104,12 +110,12 @@ def run_tokenizer(
                 bar.update(len(at_n))
 
 
-def in_precision(options: InferenceOptions, device: torch.device) -> torch.autocast:
+def in_precision(options: MachineOptions, device: torch.device) -> torch.autocast:
     """Return the context in which the network computes in the precision asked for."""
     return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
 
 
-def by_length(length_n: np.ndarray, options: InferenceOptions, device: torch.device) -> Iterator[np.ndarray]:
+def by_length(length_n: np.ndarray, options: MachineOptions, device: torch.device) -> Iterator[np.ndarray]:
     """Cut cells, shortest first, into minibatches within the limits on cells and tokens."""
     max_tokens = options.max_tokens or (MAX_TOKENS_CPU if device.type == "cpu" else MAX_TOKENS)
     order_n = np.argsort(length_n, kind="stable")

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellwright.config import versions
 from cellwright.models import Model
-from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.inference import MachineOptions
 from cellwright.verbs.using import model_record, open_model
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def generate(
     force: Mapping[str, int] | None = None,
     config: GenerateConfig | None = None,
     max_genes: int | None = None,
-    run: InferenceOptions | None = None,
+    run: MachineOptions | None = None,
 ) -> AnnData:
     """Make cells of a kind, gene by gene, with a model that writes sentences.
 
@@ -50,7 +50,7 @@ def generate(
     max_genes
         Most genes written a cell; ``None`` = what the architecture was built for.
     run
-        Device and minibatch size.
+        Device, precision and minibatch size.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def generate(
     from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
     from cellwright.tasks.tell import check_writes
 
-    model, run = open_model(model), run or InferenceOptions()
+    model, run = open_model(model), run or MachineOptions()
     check_writes(model)
     config = GenerateConfig.read((config or GenerateConfig()).record() | {"seed": seed}, "generate")
     check_trained(model, config.word)
