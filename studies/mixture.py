@@ -48,7 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "per sentence, levels x 10": {"per": "sentence", "level": 10.0},
     "per sentence, levels x 1": {"per": "sentence", "level": 1.0},
 }
-NUM_QUERY = 600
+NUM_QUERY = 400
 
 
 def overrides(asked: argparse.Namespace, way: dict[str, Any], seed: int) -> list[str]:
@@ -85,14 +85,14 @@ def generation_losses(model: Any, query: Any) -> dict[str, float]:
 
 
 def main() -> None:
-    options = parser(__doc__.splitlines()[0], steps=400)
+    options = parser(__doc__.splitlines()[0], steps=300)
     options.add_argument("--ways", nargs="+", help="parts of names of ways; all without it")
     asked = options.parse_args()
     torch.set_num_threads(1)
     cells = joint_cells(asked.data)
     record = Record("mixture", asked, cells)
     train, query = cells.part("train"), some_rows(cells.part("donors"), NUM_QUERY, seed=0)
-    few = some_rows(query, 96, seed=0)
+    few = some_rows(query, 64, seed=0)
     for name, way in WAYS.items():
         if asked.ways and not any(part in name for part in asked.ways):
             continue

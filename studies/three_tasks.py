@@ -8,6 +8,7 @@ kinds of which the held-out donors have enough, and compared with those donors' 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from common import (
     QUIET,
     TASKS,
     Record,
-    baseline_words,
+    baseline_rows,
     changes,
     figure,
     markdown,
@@ -40,7 +41,7 @@ from cellwright.evaluate.generation import (
 from cellwright.metrics import GENERATION_METRICS
 from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
 
-PARTS = ("tell", "baselines", "make")
+PARTS = ("tell", "make")
 SCORED = ("e_distance", "mmd", "c2st_auroc", "marker_recall", "detected_ratio", "nearest_ratio")
 
 
@@ -56,14 +57,6 @@ def tell(model: Any, cells: JointCells, record: Record) -> None:
         words, ended[part] = told_words(model, query)
         scores[part] = scores_of(words, query, part)
     record.add({"what": "told", "method": "scMulan"}, scores=scores, ended=ended)
-
-
-def baselines(model: Any, cells: JointCells, record: Record) -> None:
-    """Score the baselines on the same cells and genes."""
-    held_out = queries(cells)
-    for name, answers in baseline_words(model, cells.part("train"), held_out):
-        scores = {part: scores_of(answers[part], query, part) for part, query in held_out.items()}
-        record.add({"what": "told", "method": name}, scores=scores)
 
 
 def make(model: Any, cells: JointCells, record: Record, *, num_made: int, num_real: int, gamma: float) -> None:
@@ -123,13 +116,10 @@ def main() -> None:
         tell(model, cells, record)
     if "make" in asked.ways:
         make(model, cells, record, num_made=asked.made, num_real=asked.real, gamma=asked.gamma)
-    record.save(table)
-    if "baselines" in asked.ways:
-        baselines(model, cells, record)
-    record.save(table)
+    record.save(partial(table, others=baseline_rows(asked, cells)))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
     """Return the tables: words told (two scores), cells made (mean over kinds)."""
     columns = [(part, name) for part, names in ASKED.items() for name in names]
     head = ["method", *(f"{part}: {name}" for part, name in columns)]
@@ -137,8 +127,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for metric in ("macro_f1_present", "accuracy"):
         lines = [
             [row["method"], *(figure(row["scores"][part][name][metric]) for part, name in columns)]
-            for row in rows
-            if row["what"] == "told"
+            for row in [*(row for row in rows if row["what"] == "told"), *others]
         ]
         parts.append(f"Words told, {metric}:\n\n{markdown(head, lines)}")
     made = [row for row in rows if row["what"] == "made" and row["cell_type"] == ALL_TYPES]

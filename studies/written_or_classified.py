@@ -12,6 +12,7 @@ All are trained on sentences that annotate or place a cell; none makes cells.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ from common import (
     PLACE,
     QUIET,
     Record,
-    baseline_words,
+    baseline_rows,
     changes,
     markdown,
     open_part,
@@ -50,6 +51,7 @@ from cellwright.train.plan import TrainPlan
 from cellwright.train.run import fit
 
 WAYS = ("written", "classified", "0/1 words")
+READ = ("written", "written, read at once", "classified", "0/1 words")
 TASKS = (ANNOTATE, PLACE)
 
 
@@ -92,7 +94,7 @@ def trained(way: str, run: Recipe, train: Any) -> tuple[Model, Any, float]:
     plan = TrainPlan(model.network.train(), objective, model.tokenizer(), optim=run.optim, seed=seed)
     loader = CellLoader(source, np.arange(len(source)), run.batch_size, seed=seed, drop_last=True)
     with TemporaryDirectory() as folder:
-        result = fit(plan, loader, config=run.train, folder=Path(folder))
+        result = fit(plan, loader, config=run.train, folder=Path(folder), is_progress_shown=False)
     model.network.eval()
     return model, term, result.seconds
 
@@ -125,18 +127,14 @@ def settings(asked: argparse.Namespace, seed: int) -> Recipe:
 
 
 def main() -> None:
-    options = parser(__doc__.splitlines()[0], steps=400)
-    options.add_argument("--ways", nargs="+", choices=[*WAYS, "baselines"], default=[*WAYS, "baselines"])
+    options = parser(__doc__.splitlines()[0], steps=300)
+    options.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     asked = options.parse_args()
     torch.set_num_threads(1)
     cells = joint_cells(asked.data)
     record = Record("written_or_classified", asked, cells)
     train, held_out = cells.part("train"), queries(cells)
-    if "baselines" in asked.ways:
-        for name, answers in baseline_words(untrained(settings(asked, 0), train)[0], train, held_out):
-            scores = {part: scores_of(answers[part], query, part) for part, query in held_out.items()}
-            record.add({"way": name, "seed": 0}, scores=scores)
-        record.save(table)
+    whole = partial(table, others=baseline_rows(asked, cells))
     for seed in asked.seeds:
         for way in (way for way in WAYS if way in asked.ways):
             model, term, seconds = trained(way, settings(asked, seed), train)
@@ -150,19 +148,20 @@ def main() -> None:
                 scores = {part: scores_of(told[part][0], query, part) for part, query in held_out.items()}
                 ended = {part: found[1] for part, found in told.items()}
                 record.add({"way": way, "seed": seed}, scores=scores, ended=ended, seconds=round(seconds, 1))
-            record.save(table)
+            record.save(whole)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return macro-F1 (over the classes present), mean and range over seeds."""
+def table(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
+    """Return macro-F1 (over the classes present), mean and range over seeds; baselines below."""
     columns = [(part, name) for part, names in ASKED.items() for name in names]
     lines = []
-    order = ["written", "written, read at once", "classified", "0/1 words"]
-    for way in sorted({row["way"] for row in rows}, key=lambda way: order.index(way) if way in order else 9):
-        of = [row["scores"] for row in rows if row["way"] == way]
-        cells = [spread([score[part][name]["macro_f1_present"]["value"] for score in of]) for part, name in columns]
-        lines.append([way, str(len(of)), *cells])
-    return markdown(["way", "seeds", *(f"{part}: {name}" for part, name in columns)], lines)
+    groups = {way: [row for row in rows if row["way"] == way] for way in READ}
+    groups |= {row["method"]: [row] for row in others}
+    for way, of in groups.items():
+        scores = [[row["scores"][part][name]["macro_f1_present"]["value"] for row in of] for part, name in columns]
+        if of:
+            lines.append([way, str(len(of)), *map(spread, scores)])
+    return markdown(["way", "runs", *(f"{part}: {name}" for part, name in columns)], lines)
 
 
 if __name__ == "__main__":

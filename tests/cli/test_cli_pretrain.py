@@ -99,6 +99,11 @@ def test_values_of_different_kinds_do_not_mix(data, adata, tmp_path):
         ("model.width=15", ["width 15 must be a multiple of num_heads 2"]),
         ("objective.view=generativ_split", ["no view 'generativ_split'", "did you mean 'generative_split'?"]),
         ('objective.terms={"masked_valu": 1}', ["no loss term 'masked_valu'", "did you mean 'masked_value'?"]),
+        ('objective.term_options={"masked_valu": {}}', ["no loss term 'masked_valu'", "did you mean 'masked_value'?"]),
+        (
+            'objective.term_options={"masked_value": {"x": 1}}',
+            ["objective.term_options of masked_value", "no option 'x'"],
+        ),
         ("data.min_cells=1000", ["no gene is expressed in 1000 cells"]),
         ('inputs.panel=["NOGENE"]', ["not in the vocabulary: NOGENE"]),
         ("train.accelerator=quantum", ["quantum"]),

@@ -7,6 +7,7 @@ import torch
 from cellwright.models import FAMILIES, load, new_model
 from cellwright.models.scmulan.grow import grow, grow_model
 from cellwright.objectives import TERMS, VIEWS, Objective
+from cellwright.objectives.views import Clean
 from cellwright.tasks import tell
 from cellwright.tasks.decode import DecodeConfig
 from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
@@ -106,6 +107,19 @@ def test_it_tells_cells_it_has_not_seen(trained):
     assert found.is_ended_n.all()
     loose = tell_cells(trained, Source(batch, trained.vocab), TellConfig(restricted="any"), options=QUIET)
     assert set(loose.words["cell_type"]) <= {"T", "B", "T1", "T2", "Unclassified"}
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_a_class_head_reads_the_state_of_the_task_word(is_padded):
+    made = model()
+    for word in ("annotate", "place"):
+        tokens, _ = Clean()(cells(5), made.tokenizer(task_word=word), Draw())
+        tokens = tokens.padded(made.vocab.special_id("pad")) if is_padded else tokens
+        with torch.no_grad():
+            out = made.network(tokens)
+        is_task_nt = tokens.gene_nt == made.vocab.special_id(word)
+        assert is_task_nt.sum() == 5
+        torch.testing.assert_close(out.cell_nd, out.hidden_ntd[is_task_nt], rtol=0, atol=0)
 
 
 def test_it_makes_cells_of_a_kind(trained):

@@ -16,61 +16,10 @@ from cellwright.config import Config, did_you_mean
 from cellwright.models import FAMILIES, Model, new_model
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.protocols import Family, View
-from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe, architecture
+from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe
 from cellwright.recipes.scfoundation import scfoundation_pretrain, scfoundation_tiny
 from cellwright.recipes.scgpt import scgpt_demo, scgpt_pretrain, scgpt_tiny
-from cellwright.train.config import TrainConfig
-from cellwright.train.optim import OptimConfig
-
-
-def scmulan_tiny() -> Recipe:
-    """ScMulan's pre-training at teaching size: two layers of width 64, sentences of the metadata that there are."""
-    return Recipe(
-        name="scmulan_tiny",
-        family="scmulan",
-        size="tiny",
-        model=architecture("scmulan", "tiny"),
-        data=DataConfig(
-            num_genes=2000,
-            metadata={"organ": None, "region": None, "cell_type": "cell_type", "coarse_type": None},
-        ),
-        objective=_SENTENCES,
-        optim=OptimConfig(lr=1e-3, schedule="cosine", warmup_steps=10, **_SENTENCE_OPTIM),
-        train=TrainConfig(max_epochs=10, checkpoint_every=200),
-    )
-
-
-def scmulan_pretrain() -> Recipe:
-    """ScMulan's pre-training at the released size; rate, schedule and length are ours (none is public).
-
-    Columns are called as in the published vocabulary.
-    """
-    return Recipe(
-        name="scmulan_pretrain",
-        family="scmulan",
-        size="released",
-        model=architecture("scmulan", "released"),
-        data=DataConfig(
-            num_genes=2000,
-            valid_fraction=0.003,
-            metadata={"organ": "organ", "region": "region", "cell_type": "cell_type", "coarse_type": "MCT"},
-        ),
-        objective=_SENTENCES,
-        optim=OptimConfig(lr=1e-4, schedule="cosine", warmup_steps=2000, **_SENTENCE_OPTIM),
-        train=TrainConfig(max_epochs=6, precision="bf16-mixed", checkpoint_every=5000, keep="best"),
-    )
-
-
-_SENTENCES = ObjectiveConfig(view="c_sentence", terms={"next_entity": 1.0, "next_level": 200.0})
-"""Published weights of the two terms."""
-_SENTENCE_OPTIM: dict[str, Any] = {
-    "optimiser": "adamw",
-    "betas": (0.9, 0.95),
-    "weight_decay": 0.1,
-    "undecayed": ("network.entity_head",),
-}
-"""Published: AdamW without decay of the entity head. Its numbers are not public; these are usual for such networks."""
-
+from cellwright.recipes.scmulan import scmulan_pretrain, scmulan_tiny
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "scgpt_tiny": scgpt_tiny,
@@ -123,9 +72,9 @@ def build_objective(config: ObjectiveConfig, view: View | None = None) -> Object
     """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest."""
     view = build_view(config) if view is None else view
     for name in config.term_options:
-        if name not in config.terms:
-            near = did_you_mean(name, config.terms) or f"; its terms: {sorted(config.terms)}"
-            raise ValueError(f"objective.term_options names {name!r}, which is no term of this objective{near}")
+        if name not in TERMS:
+            near = did_you_mean(name, TERMS) or f"; terms: {sorted(TERMS)}"
+            raise ValueError(f"objective.term_options: no loss term {name!r}{near}")
     terms = {}
     for name, weight in config.terms.items():
         if name not in TERMS:

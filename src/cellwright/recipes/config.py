@@ -40,7 +40,7 @@ class ObjectiveConfig(Config):
     terms: dict[str, float] = {"masked_value": 1.0, "cell_value": 1.0, "prompted_value": 1.0}
     """Key of TERMS -> weight."""
     term_options: dict[str, dict[str, Any]] = {}
-    """Key of TERMS -> options of the term."""
+    """Key of TERMS -> options of the term; those of a term without weight say nothing."""
 
 
 class Recipe(Config):

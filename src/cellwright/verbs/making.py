@@ -109,7 +109,7 @@ def as_anndata(
     config: GenerateConfig,
     *,
     max_genes: int | None,
-    run: InferenceOptions,
+    run: MachineOptions,
 ) -> AnnData:
     """Return made cells with their prompts in obs and how they were made in ``uns["cellwright"]["generated"]``."""
     import pandas as pd
