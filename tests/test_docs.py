@@ -32,6 +32,7 @@ from cellwright.verbs import ReadOptions
 SMALL = {
     "annotate": ["--steps", "2", "--epochs", "1"],
     "convert": [],
+    "denoise": ["--steps", "2"],
     "embed": ["--steps", "2"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
@@ -39,13 +40,26 @@ SMALL = {
 OWN = {
     "annotate": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "convert": [],
+    "denoise": ["--data", "own.h5ad"],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
     "pretrain": ["--data", "own.h5ad"],
 }
 """Arguments that give it cells of one's own."""
-SAYS = {"annotate": "wrote ", "convert": "equal after the round trip: True", "embed": "PCA: ", "pretrain": "step 2: "}
+SAYS = {
+    "annotate": "wrote ",
+    "convert": "equal after the round trip: True",
+    "denoise": "genes known to the model",
+    "embed": "PCA: ",
+    "pretrain": "step 2: ",
+}
 """What it must have printed in the end."""
-OUT = {"annotate": "annotated.h5ad", "convert": "cellwright/config.json", "embed": None, "pretrain": "config.json"}
+OUT = {
+    "annotate": "annotated.h5ad",
+    "convert": "cellwright/config.json",
+    "denoise": None,
+    "embed": None,
+    "pretrain": "config.json",
+}
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
 
 per_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
