@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cellwright.models import FAMILIES, InputConfig, load, new_model
+from cellwright.models.scfoundation import model as scfoundation_model
 from cellwright.protocols import DepthTokenizer
 from cellwright.tasks.inference import InferenceOptions, in_use, run_network
 from cellwright.types import CellBatch, Draw, Layout
@@ -202,6 +203,35 @@ def test_packed_padded_and_alone_are_one(attention, genes):
     alone = forward(model, tokens_of(CELLS.take(np.array([1])), model, genes=genes))
     length = alone.layout.lengths[0]
     torch.testing.assert_close(want.context_ntd[:, -length:], alone.context_ntd, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_cells_are_decoded_a_few_at_a_time(monkeypatch, is_packed):
+    model = model_of()
+    cells = cells_of(*({gene: 2 + gene for gene in range(i)} for i in (3, 1, 12, 2, 4)))
+    tokens = tokens_of(cells, model, is_packed=is_packed)
+    want = model.network.eval()(tokens)
+    counts = []
+    forward_of = model.network.decoder.forward
+
+    def counted(x_ntd, layout):
+        counts.append(layout.num_cells)
+        return forward_of(x_ntd, layout)
+
+    monkeypatch.setattr(model.network.decoder, "forward", counted)
+    for most, groups in ((1, [1] * 5), (9, [2, 1, 1, 1]), (10, [2, 1, 2]), (100, [5])):
+        monkeypatch.setattr(scfoundation_model, "GROUP", most)
+        out = forward(model, tokens)
+        assert counts == groups
+        counts.clear()
+        for field in ("context_ntd", "value_nt"):
+            ours, theirs = (tokens.layout.pack(getattr(x, field)) for x in (out, want))
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(scfoundation_model, "GROUP", 1)
+    model.network(tokens)  # gradients are wanted
+    model.network.config = model.config.override(["key_maximum=batch"])
+    forward(model, tokens)
+    assert counts == [5, 5]
 
 
 def test_exact_and_linear_decoders_differ_in_attention_alone():

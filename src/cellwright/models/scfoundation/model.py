@@ -9,7 +9,7 @@ loss is computed here. Axis ``s`` is a token that the encoder sees, of any cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ from cellwright.nn.embed import SoftBinValue
 from cellwright.nn.performer import LinearAttention, orthogonal_projection
 from cellwright.types import Layout, ModelOutput, TokenBatch
 from cellwright.vocab import GeneVocab
+
+GROUP = 2**15
+"""Most tokens that the decoder reads at once outside training: what it needs beside its answers is some 100 kB each."""
 
 
 class _Seen(NamedTuple):
@@ -91,13 +94,11 @@ class ScFoundation(nn.Module):
         hidden_sd = self.encoder_norm(self.blocks(x_sd[None], seen.layout))[0]
         hidden_ntd = hidden_sd.new_zeros(tokens.gene_nt.numel(), hidden_sd.shape[-1])
         hidden_ntd = hidden_ntd.index_copy(0, seen.at_s, hidden_sd).view(*tokens.layout.shape, -1)
-        context_ntd = self._decode(tokens, seen, hidden_ntd) if wanted else None
         return ModelOutput(
             hidden_ntd=hidden_ntd,
             cell_nd=pool_cells(hidden_sd, seen, self.config.pooling),
             layout=tokens.layout,
-            value_nt=self.value_head(context_ntd)[..., 0] if "value_nt" in wanted else None,
-            context_ntd=context_ntd if "context_ntd" in wanted else None,
+            **(self._decode(tokens, seen, hidden_ntd, wanted) if wanted else {}),
         )
 
     def _seen(self, tokens: TokenBatch) -> _Seen:
@@ -118,16 +119,48 @@ class ScFoundation(nn.Module):
         lengths = torch.bincount(cell_s, minlength=layout.num_cells).tolist()
         return _Seen(at_s, Layout(tuple(lengths)), *places)
 
-    def _decode(self, tokens: TokenBatch, seen: _Seen, hidden_ntd: Tensor) -> Tensor:
-        """Return the decoder's state of every token."""
-        is_unseen_t = torch.ones(tokens.gene_nt.numel(), dtype=torch.bool, device=hidden_ntd.device)
-        is_unseen_t[seen.at_s] = False
-        unseen_u = is_unseen_t.nonzero()[:, 0]
-        value_u, is_hidden_u = tokens.value_nt.flatten()[unseen_u], tokens.is_hidden_nt.flatten()[unseen_u]
-        value_ud = self.value_encoder(value_u, is_hidden_u).to(hidden_ntd.dtype)
-        x_td = hidden_ntd.flatten(0, 1).index_copy(0, unseen_u, value_ud)
-        x_ntd = x_td.view_as(hidden_ntd) + self.gene_encoder(tokens.gene_nt)
-        return self.norm(self.decoder_norm(self.decoder(self.decoder_input(x_ntd), tokens.layout)))
+    def _decode(
+        self, tokens: TokenBatch, seen: _Seen, hidden_ntd: Tensor, wanted: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Return the answers of the decoder, which reads every token; a few cells at a time where nothing forbids."""
+        is_unseen_nt = torch.ones(tokens.gene_nt.numel(), dtype=torch.bool, device=hidden_ntd.device)
+        is_unseen_nt = is_unseen_nt.index_fill(0, seen.at_s, False).view(tokens.layout.shape)
+        is_whole = torch.is_grad_enabled() or self.config.key_maximum == "batch"
+        answers: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        for rows, columns, layout in _groups(tokens.layout, None if is_whole else GROUP):
+            gene_nt, value_nt, is_hidden_nt, x_ntd, is_unseen = (
+                x[rows, columns]
+                for x in (tokens.gene_nt, tokens.value_nt, tokens.is_hidden_nt, hidden_ntd, is_unseen_nt)
+            )
+            at_u = is_unseen.flatten().nonzero()[:, 0]
+            value_ud = self.value_encoder(value_nt.flatten()[at_u], is_hidden_nt.flatten()[at_u])
+            x_ntd = x_ntd.flatten(0, 1).index_copy(0, at_u, value_ud.to(x_ntd.dtype)).view_as(x_ntd)
+            x_ntd = self.decoder_input(x_ntd + self.gene_encoder(gene_nt))
+            context_ntd = self.norm(self.decoder_norm(self.decoder(x_ntd, layout)))
+            if "value_nt" in wanted:
+                answers["value_nt"].append(self.value_head(context_ntd)[..., 0])
+            if "context_ntd" in wanted:
+                answers["context_ntd"].append(context_ntd)
+        axis = 1 if tokens.layout.is_packed else 0
+        return {name: torch.cat(parts, axis) for name, parts in answers.items()}
+
+
+def _groups(layout: Layout, most: int | None) -> Iterator[tuple[slice, slice, Layout]]:
+    """Cut the cells into groups of at most ``most`` tokens, a longer cell by itself; ``None`` = all together.
+
+    Yields rows and columns of a group in tensors laid out as ``layout`` says, and the group's own layout.
+    """
+    offsets, start, everything = layout.offsets(), 0, slice(None)
+    while start < layout.num_cells:
+        stop = layout.num_cells if most is None else start + 1
+        while stop < layout.num_cells and offsets[stop + 1] - offsets[start] <= most:
+            stop += 1
+        group = Layout(layout.lengths[start:stop], layout.width)
+        if layout.is_packed:
+            yield everything, slice(offsets[start], offsets[stop]), group
+        else:
+            yield slice(start, stop), everything, group
+        start = stop
 
 
 def pool_cells(hidden_sd: Tensor, seen: _Seen, how: str) -> Tensor:
