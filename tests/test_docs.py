@@ -32,6 +32,7 @@ from cellwright.verbs import ReadOptions
 SMALL = {
     "annotate": ["--steps", "2", "--epochs", "1"],
     "convert": [],
+    "denoise": ["--steps", "2"],
     "embed": ["--steps", "2"],
     "map_reference": ["--steps", "2"],
     "generate": ["--steps", "2", "--num-cells", "3"],
@@ -41,6 +42,7 @@ SMALL = {
 OWN = {
     "annotate": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "convert": [],
+    "denoise": ["--data", "own.h5ad"],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "generate": ["--data", "own.h5ad", "--label", "cell_type"],
@@ -53,6 +55,8 @@ SAYS = {
     "embed": "PCA: ",
     "map_reference": "PCA: ",
     "generate": "made.h5ad: 6 cells",
+    "denoise": "genes known to the model",
+    "embed": "PCA: ",
     "pretrain": "step 2: ",
 }
 """What it must have printed in the end."""
@@ -62,6 +66,8 @@ OUT = {
     "embed": None,
     "map_reference": None,
     "generate": "made.h5ad",
+    "denoise": None,
+    "embed": None,
     "pretrain": "config.json",
 }
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
