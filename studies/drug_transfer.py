@@ -37,8 +37,8 @@ SETTINGS = (
     "hidden=64", "width=32", "batch_size=32", "num_folds=3", "dropout=0.2", "optim.lr=0.003", "train.max_epochs=50",
     "train.accelerator=cpu",
 )  # fmt: skip
-SEEDS = (0, 1, 2)
-NUM_RANDOM = 20
+SEEDS = (0, 1)
+NUM_RANDOM = 10
 
 
 def published(data: Path) -> list[dict[str, Any]]:
