@@ -7,8 +7,8 @@ predictions of scFoundation's repository). They belong to GDSC and CCLE and are 
 answers are kept in WORK, so that parts may run side by side and scoring them again trains nothing.
 
 Parts: ``published`` (DeepCDR's pair split, published answers beside ours), ``line`` (lines held out, 5 folds), ``drug``
-(drugs held out, 5 folds), ``scad`` (published single-cell answers), ``transfer`` (constructed cases, see
-``drug_transfer.py``). One seed, one thread.
+(drugs held out, 5 folds). Single cells are in ``drug_transfer.py``. One seed, one thread; lengths of training are set
+by what a shared machine gave, not tuned.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from cellwright.data.drugs import (
 )
 from cellwright.data.molecules import MoleculeGraphs, graphs_from_smiles
 from cellwright.data.splits import Split
+from cellwright.evaluate.drugs import ResponseRow, response_figure, score_responses, table_of_rows
+from cellwright.files import atomic_path
 from cellwright.tasks.drug import DrugConfig, train_drug_model
 
 FILES = {
@@ -47,7 +49,6 @@ FILES = {
     "drugs": "gdsc_tgsa_drugs.csv",
     "deepcdr": "deepcdr_ic50.csv.gz",
     "methylation": "deepcdr_methylation.h5ad",
-    "scad": "scad_published.csv.gz",
 }
 NUM_FOLDS, SEED = 5, 0
 BY_NAME = ("net.drug=identity", "group=1", "batch_size=1024", "train.max_epochs=5")
@@ -212,15 +213,46 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/drug_study"))
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--part", action="append", choices=["published", "line", "drug", "scad", "transfer"])
+    parser.add_argument("--out", type=Path, help="JSON lines to write")
+    parser.add_argument("--figures", type=Path, help="folder for figures")
+    parser.add_argument("--part", action="append", choices=["published", "line", "drug"])
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
     makers = {"published": published_pairs, "line": lines_held_out, "drug": drugs_held_out}
-    for part, make in makers.items():
-        if chosen.part is None or part in chosen.part:
-            make(chosen.data, chosen.work)
-    _ = json
+    records, figures = [], {}
+    for part in chosen.part or makers:
+        held = makers[part](chosen.data, chosen.work)
+        seconds = {name: spent(chosen.work, part, name) for name in held.answers}
+        rows = score(held)
+        print(table_of_rows([row for row in rows if row.split == part]), flush=True)
+        records += [row.record() | {"seed": SEED, "seconds": seconds[row.method]} for row in rows]
+        networks = [name for name in held.answers if name.startswith("network")]
+        figures[part] = response_figure([row for row in rows if row.split == part], models=networks)
+    if chosen.out is not None:
+        with atomic_path(chosen.out) as draft:
+            draft.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    if chosen.figures is not None:
+        for part, svg in figures.items():
+            with atomic_path(chosen.figures / f"drug_response_{part}.svg") as draft:
+                draft.write_bytes(svg)
+
+
+def score(held: Held) -> list[ResponseRow]:
+    """Score a part; correlations within a drug are taken within a fold, and once more pooled where there are folds."""
+    rivals = {"published": ("drug + line effects",), "line": ("kernel ridge, expression",), "drug": ("line mean",)}
+    resample = "drug" if held.part == "drug" else "line"
+    options = {"resample": resample, "rivals": rivals[held.part], "seed": SEED}
+    if held.part != "line":
+        return score_responses(held.answers, held.pairs, split=held.part, **options)
+    rows = score_responses(held.answers, held.pairs, split=held.part, fold_p=held.fold_p, **options)
+    pooled = score_responses(held.answers, held.pairs, split="line, pooled over folds", resample=resample, seed=SEED)
+    return rows + [row for row in pooled if row.metric == "within_drug_pearson"]
+
+
+def spent(work: Path, part: str, name: str) -> float | None:
+    """Return the seconds that an arm took, all folds together; None for answers that were published."""
+    found = [place for place in (work / part).glob("*.npz") if place.stem == name or place.stem[:-2] == name]
+    return round(sum(float(np.load(place)["seconds"]) for place in found), 1) if found else None
 
 
 if __name__ == "__main__":

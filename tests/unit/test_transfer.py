@@ -148,7 +148,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"labels are \(19,\) for 20 bulk samples"):
         checked_labels(label_n[:19], 20, 2)
     with pytest.raises(ValueError, match=r"labels hold \[0\]"):
-        checked_labels(np.zeros(20), 20, 2)
+        checked_labels(np.zeros(20, int), 20, 2)
     with pytest.raises(ValueError, match="the rarer class has 1 bulk samples"):
         checked_labels(np.arange(20) == 0, 20, 2)
     other = LineFeatures(cells.lines, cells.value_lf, tuple(f"ENSG{i}" for i in range(8)))

@@ -11,8 +11,8 @@ adversary can rise from 0 over the run; cells take no part in drawing folds, sin
 published folds are balanced over the cells' labels); features are standardised within each domain by default, which is
 half of the transfer and is one flag (``scale``).
 
-What it cannot do: align what is not shared. If responders are common in bulk and rare among cells, or the reverse,
-hiding the domain moves cells over the border between classes; ``transfer`` says nothing of this by itself.
+What it cannot do: align what is not shared. Where the shares of responders differ between bulk and cells, hiding the
+domain may move cells over the border between classes; ``transfer`` says nothing of this by itself.
 """
 
 from __future__ import annotations

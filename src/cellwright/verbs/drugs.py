@@ -243,7 +243,7 @@ def transfer_response(
     changes
         Changes to `cellwright.tasks.transfer.TransferConfig` such as ``"adversary=0.5"``.
     columns
-        How the tables are read; key, layer and name hold for bulk and cells.
+        How the tables are read; key and layer hold for bulk and cells alike, name for bulk.
 
     Returns
     -------

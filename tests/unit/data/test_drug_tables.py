@@ -164,7 +164,7 @@ def test_mistakes_in_a_split_are_named():
     pairs = grid(4, 3)
     for options, words in (
         ({"by": "donor"}, "choose line, drug or pair"),
-        ({"fold": 7}, "no fold 7"),
+        ({"fold": 7, "num_folds": 3}, "no fold 7"),
         ({"by": "drug", "num_folds": 5}, "5 folds of 3"),
         ({"fold_k": np.zeros(3)}, "there are 4 to be held out by line"),
         ({"num_folds": 2, "valid": 0.9}, "holding out leaves 2 of 4"),
