@@ -56,7 +56,6 @@ SAYS = {
     "map_reference": "PCA: ",
     "generate": "made.h5ad: 6 cells",
     "denoise": "genes known to the model",
-    "embed": "PCA: ",
     "pretrain": "step 2: ",
 }
 """What it must have printed in the end."""
@@ -67,7 +66,6 @@ OUT = {
     "map_reference": None,
     "generate": "made.h5ad",
     "denoise": None,
-    "embed": None,
     "pretrain": "config.json",
 }
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
