@@ -10,7 +10,7 @@ import pytest
 
 import cellwright
 
-VERBS = ["annotate", "convert", "embed", "finetune", "generate", "inspect", "load", "pretrain"]
+VERBS = ["annotate", "convert", "embed", "finetune", "generate", "inspect", "load", "perturb", "pretrain"]
 
 
 def test_all_names_are_there():

@@ -1,7 +1,7 @@
 """Single-cell foundation models in one language.
 
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `finetune`, `pretrain`, `inspect`, `convert`. They are
-imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `perturb`, `finetune`, `pretrain`, `inspect`, `convert`.
+They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
         InferenceOptions,
+        PerturbOptions,
         ReadOptions,
+        ScreenOptions,
         annotate,
         convert,
         embed,
         finetune,
         generate,
         inspect,
+        perturb,
         pretrain,
     )
     from cellwright.vocab import GeneVocab
@@ -28,7 +31,9 @@ __all__ = [
     "GeneVocab",
     "InferenceOptions",
     "Model",
+    "PerturbOptions",
     "ReadOptions",
+    "ScreenOptions",
     "annotate",
     "convert",
     "embed",
@@ -36,6 +41,7 @@ __all__ = [
     "generate",
     "inspect",
     "load",
+    "perturb",
     "pretrain",
 ]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
+from cellwright.commands.perturbing import perturb
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
@@ -19,6 +20,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "embed": embed,
     "annotate": annotate,
     "generate": generate,
+    "perturb": perturb,
     "pretrain": pretrain,
     "convert": convert,
     "report": report,

@@ -44,6 +44,26 @@ class GeneGraph:
         """Genes without a neighbour."""
         return tuple(self.genes[i] for i in np.flatnonzero(np.diff(self.weight_gg.indptr) == 0))
 
+    def over(self, nodes: Sequence[str], same: Mapping[str, str] | None = None) -> GeneGraph:
+        """Return the graph over other nodes, which hold all of its genes; new ones are isolated.
+
+        ``same`` names nodes that are a gene of the graph under another name: they get its neighbours.
+        """
+        at = {name: i for i, name in enumerate(nodes)}
+        move_g = np.array([at[gene] for gene in self.genes], np.int64)
+        edges = self.weight_gg.tocoo()
+        row, column = (move_g[part] for part in edges.coords)
+        rows, columns, weights = [row], [column], [edges.data]
+        for name, gene in (same or {}).items():
+            if name != gene:
+                is_its = row == at[gene]
+                rows.append(np.full(is_its.sum(), at[name]))
+                columns.append(column[is_its])
+                weights.append(edges.data[is_its])
+        kept = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
+        weight_gg = sparse.coo_array(kept, shape=(len(nodes),) * 2).tocsr()
+        return GeneGraph(tuple(nodes), weight_gg, self.what)
+
     def smoother(self) -> sparse.csr_array:
         """Return the matrix of a graph convolution: neighbours and the gene itself (weight 1), rows sum to 1."""
         whole_gg = (self.weight_gg + sparse.eye_array(len(self.genes), format="csr")).tocsr()

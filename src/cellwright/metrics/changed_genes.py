@@ -1,7 +1,7 @@
 """Scores of which genes a perturbation changes, and which way. Pure numpy and scipy.
 
 Genes are called changed by Welch's test of real perturbed cells against controls, 5 % by Benjamini and Hochberg; what a
-model says is tested as though as many cells had been measured (`cellwright.metrics.effects.tested_answer`).
+model says is tested as though as many cells had been measured (`cellwright.metrics.effects.predicted_changes`).
 """
 
 from __future__ import annotations

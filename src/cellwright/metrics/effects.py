@@ -44,6 +44,8 @@ class Truth:
     """bool: the gene is what was perturbed."""
     key_u: np.ndarray
     """int64: code of the perturbation."""
+    fold_u: np.ndarray
+    """int64: fold that the profile was held out in; predictions of different folds are those of different models."""
 
     @property
     def effect_ug(self) -> np.ndarray:
@@ -69,7 +71,7 @@ class Answer:
     control_ug: np.ndarray
     """Controls that the model saw: the predicted profile is these and the effect."""
     variance_ug: np.ndarray
-    """Variance over predicted cells; that of the controls where a model predicts means only."""
+    """Variance over cells that changes are held against; the same for all methods, or their places are not comparable."""
     noise_u: np.ndarray
     """Sampling variance of the predicted mean, summed over genes."""
 
@@ -106,14 +108,19 @@ def welch(
     return Tested(t_ug, p_ug, stats.false_discovery_control(p_ug, axis=1) <= FDR)
 
 
-def tested_truth(truth: Truth) -> Tested:
+def real_changes(truth: Truth) -> Tested:
     """Test real perturbed cells against controls."""
     return welch(truth.effect_ug, (truth.variance_ug, truth.num_u), (truth.control_variance_ug, truth.control_num_u))
 
 
-def tested_answer(answer: Answer, truth: Truth) -> Tested:
-    """Test predicted effects as though as many cells had been measured as there are real ones."""
-    return welch(answer.effect_ug, (answer.variance_ug, truth.num_u), (truth.control_variance_ug, truth.control_num_u))
+def predicted_changes(answer: Answer, truth: Truth) -> Tested:
+    """Test predicted effects as though as many cells had been measured as there are real ones and real controls.
+
+    The variance is that of ``answer`` on both sides. A gene without variance has no test: t = 0, p = 1; otherwise the
+    least change of a gene that is silent in controls would be the surest of all.
+    """
+    effect_ug = np.where(answer.variance_ug > 0, answer.effect_ug, 0.0)
+    return welch(effect_ug, (answer.variance_ug, truth.num_u), (answer.variance_ug, truth.control_num_u))
 
 
 def pearson(a_g: np.ndarray, b_g: np.ndarray) -> float:

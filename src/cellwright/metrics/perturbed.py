@@ -21,8 +21,8 @@ from cellwright.metrics.effects import (
     errors,
     noise_corrected,
     pearson,
-    tested_answer,
-    tested_truth,
+    predicted_changes,
+    real_changes,
 )
 from cellwright.metrics.table import Metric
 
@@ -96,7 +96,7 @@ and ``collapse_index`` are of all profiles together, see `Tallies`."""
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Alikeness:
-    """Correlations between the effects of pairs of profiles of one context."""
+    """Correlations between the effects of pairs of profiles of one context and fold."""
 
     pair_q2: np.ndarray
     """int64: positions of the two profiles."""
@@ -174,8 +174,13 @@ class Tallies:
         return {name: found[name] for name in PERTURBATION_METRICS if name in found}
 
     def resampled(self, num_resamples: int, seed: int) -> dict[str, np.ndarray]:
-        """Return every metric ``[r]`` on perturbations drawn with replacement; the same draws for every method."""
+        """Return every metric ``[r]`` on perturbations drawn with replacement; the same draws for every method.
+
+        Where there is one perturbation only, its contexts are drawn.
+        """
         keys, code_u = np.unique(self.key_u, return_inverse=True)
+        if len(keys) == 1:
+            keys = code_u = np.arange(len(self.key_u))
         rng = np.random.default_rng(seed)
         count_rk = rng.multinomial(len(keys), np.full(len(keys), 1 / len(keys)), num_resamples).astype(np.float64)
         return self.scores(count_rk[:, code_u])
@@ -202,7 +207,7 @@ def score_profiles(
             raise ValueError(f"effects of shape {answer.effect_ug.shape} for profiles of shape {truth.mean_ug.shape}")
         if not np.isfinite(answer.effect_ug).all():
             raise ValueError("predicted effects hold values that are not finite")
-        real, made = tested_truth(truth), tested_answer(answer, truth)
+        real, made = real_changes(truth), predicted_changes(answer, truth)
         scores = correlations(truth, answer, real) | errors(truth, answer, real) | discrimination(truth, answer)
         for name, value_u in (scores | changed_genes(truth, answer, real, made)).items():
             found.setdefault(name, []).append(value_u)
@@ -229,6 +234,7 @@ def _mean_of(values: list[np.ndarray]) -> np.ndarray:
 def _alikeness(truths: tuple[Truth, Truth], answers: tuple[Answer, Answer]) -> Alikeness:
     first, second = truths
     is_pair_uu = (first.context_u[:, None] == first.context_u) & (first.key_u[:, None] != first.key_u)
+    is_pair_uu &= first.fold_u[:, None] == first.fold_u
     pair_q2 = np.argwhere(np.triu(is_pair_uu))
     made_uu = np.mean([_correlate(answer.effect_ug, answer.effect_ug) for answer in answers], axis=0)
     real_uu = _correlate(first.effect_ug, second.effect_ug)

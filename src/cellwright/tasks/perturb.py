@@ -68,6 +68,21 @@ class Screen:
             control_ug=control_cg[self.context_u[at_u]],
         )
 
+    def asked_anew(self, parts: Sequence[str]) -> Asked:
+        """Return the question what this would do in every context that has controls to start from."""
+        num = len(self.contexts)
+        return Asked(
+            parts=(tuple(parts),) * num,
+            context_u=np.arange(num),
+            control_ug=np.nan_to_num(self.control_means(self.is_seen_n)),
+        )
+
+    def observed_effects(self, at_u: Sequence[int]) -> np.ndarray:
+        """Return real effects of these profiles against the controls that are for scoring, ``[u, g]``."""
+        at_u = np.asarray(at_u, np.int64)
+        control_cg = self.control_means(self.is_scored_n)
+        return self.known_profiles(at_u).mean_ug - control_cg[self.context_u[at_u]]
+
     def known_profiles(self, at_u: Sequence[int]) -> Profiles:
         """Return these profiles with their outcome."""
         rows = [np.flatnonzero(self.profile_n == u) for u in at_u]
@@ -211,7 +226,18 @@ class _FittedBaseline:
 
 def make_lesson(screen: Screen, split: PerturbationSplit, known: Known | None = None) -> Lesson:
     """Return what may be learnt from in a fold; the cells of test and unused profiles are not in it."""
-    train, valid = split.at(TRAIN), split.at(VALID)
+    return _lesson(screen, split.at(TRAIN), split.at(VALID), known)
+
+
+def whole_lesson(screen: Screen, known: Known | None = None, *, valid: float = 0.2) -> Lesson:
+    """Return the lesson of the whole screen, for predicting what was not measured; some profiles are for choosing."""
+    num = len(screen.profiles)
+    order = np.random.default_rng(screen.seed).permutation(num).tolist()
+    num_valid = round(valid * num) if num >= 5 else 0
+    return _lesson(screen, sorted(order[num_valid:]), sorted(order[:num_valid]), known)
+
+
+def _lesson(screen: Screen, train: list[int], valid: list[int], known: Known | None) -> Lesson:
     place_u = np.full(len(screen.profiles), -1)
     place_u[train + valid] = np.arange(len(train) + len(valid))
     is_known_n = np.zeros(len(screen.profile_n), bool)

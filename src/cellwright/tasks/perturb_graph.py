@@ -12,7 +12,7 @@ loss, whose published form (squared difference of signs) has no gradient.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,17 +43,17 @@ class GraphConfig(Config):
     """Neighbours of each gene in the co-expression graph (GEARS: 20)."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Of the layers between states."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(3e-3, gt=0)
     """Learning rate (GEARS: 1e-3)."""
     weight_decay: float = Field(1e-2, ge=0)
     """AdamW's (GEARS: 5e-4 in Adam)."""
     power: float = Field(2.0, ge=1)
     """Exponent of errors in the loss (GEARS: 4, which attends to the largest ones)."""
-    max_epochs: int = Field(300, ge=1)
+    max_epochs: int = Field(200, ge=1)
     """Passes over the training profiles."""
-    patience: int = Field(50, ge=1)
+    patience: int = Field(30, ge=1)
     """Passes without a better validation error after which training stops."""
-    epochs_without_valid: int = Field(60, ge=1)
+    epochs_without_valid: int = Field(40, ge=1)
     """Passes where there is no validation profile to choose by."""
     batch_size: int = Field(32, ge=1)
     """Profiles a step."""
@@ -123,6 +123,14 @@ class GraphPerturb:
             lesson=lesson,
             cells_to_predict=self.config.cells_to_predict,
         )
+
+
+def joined_tables(tables: Sequence[GeneTable], genes: Sequence[str]) -> GeneTable | None:
+    """Put gene tables side by side, each brought to the same size; ``None`` without any."""
+    if not tables:
+        return None
+    value_gd = np.concatenate([_scaled(table.aligned(genes)[0]) for table in tables], axis=1)
+    return GeneTable(tuple(genes), value_gd, " and ".join(table.what for table in tables))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -202,6 +210,9 @@ def _train(model: FittedGraph, lesson: Lesson, config: GraphConfig) -> list[dict
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     rng = np.random.default_rng(lesson.seed)
     best, best_error, best_epoch, history = copy.deepcopy(network.state_dict()), np.inf, 0, []
+    if len(valid):  # the untrained network, which says the mean effect, is a candidate
+        best_error = _valid_error(model, valid)
+        history.append({"epoch": 0, "valid_mse": best_error})
     for epoch in range(1, (config.max_epochs if len(valid) else config.epochs_without_valid) + 1):
         network.train()
         order, losses = rng.permutation(len(train)), []
@@ -220,7 +231,7 @@ def _train(model: FittedGraph, lesson: Lesson, config: GraphConfig) -> list[dict
         history.append({"epoch": epoch, "train_loss": float(np.mean(losses))})
         if not len(valid):
             continue
-        error = float(((model.predict(valid.asked).effect_ug - valid.effect_ug) ** 2).mean())
+        error = _valid_error(model, valid)
         history[-1]["valid_mse"] = error
         if error < best_error:
             best, best_error, best_epoch = copy.deepcopy(network.state_dict()), error, epoch
@@ -230,6 +241,10 @@ def _train(model: FittedGraph, lesson: Lesson, config: GraphConfig) -> list[dict
         network.load_state_dict(best)
     network.eval()
     return history
+
+
+def _valid_error(model: FittedGraph, valid: Profiles) -> float:
+    return float(((model.predict(valid.asked).effect_ug - valid.effect_ug) ** 2).mean())
 
 
 def _effects(
