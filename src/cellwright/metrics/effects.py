@@ -71,7 +71,7 @@ class Answer:
     control_ug: np.ndarray
     """Controls that the model saw: the predicted profile is these and the effect."""
     variance_ug: np.ndarray
-    """Variance over cells that changes are held against; the same for all methods, or their places are not comparable."""
+    """Variance over cells that changes are held against; the same for all methods."""
     noise_u: np.ndarray
     """Sampling variance of the predicted mean, summed over genes."""
 

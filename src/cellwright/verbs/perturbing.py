@@ -151,6 +151,7 @@ def perturb(
     if options.per_cell and model is None:
         raise ValueError("per_cell reads a model's gene embeddings cell by cell; give the model (--model)")
     opened = open_screen(adata, read, seed=options.seed)
+    asked = _asked(opened, predict)
     splits = split_perturbations(
         opened.profiles, options.split, num_folds=options.folds, valid=options.valid, seed=options.seed
     )
@@ -186,7 +187,7 @@ def perturb(
         predictions=predictions,
         scores=scores,
         graph=graph,
-        new=_predict_new(opened, methods[-1], known, predict, options),
+        new=_predict_new(opened, methods[-1], known, asked, options),
         record=record,
     )
 
@@ -289,18 +290,28 @@ def _embedding(screen: Screen, options: PerturbOptions, source: _Source) -> tupl
     return table, per_cell
 
 
-def _predict_new(
-    screen: Screen, method: PerturbModel, known: Known, predict: Sequence[str], options: PerturbOptions
-) -> dict[str, np.ndarray]:
-    """Predict further conditions by a model of the whole screen."""
+def _asked(screen: Screen, predict: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read the further conditions before anything is trained."""
     from cellwright.data.perturbations import parse_condition
-    from cellwright.tasks.perturb import whole_lesson
 
-    if not predict:
-        return {}
     asked = {name: parse_condition(name, screen.perturbations.control) for name in predict}
     if empty := [name for name, parts in asked.items() if not parts]:
         raise ValueError(f"{empty[0]!r} is the control; name a perturbation to predict (predict=, --predict)")
+    return asked
+
+
+def _predict_new(
+    screen: Screen,
+    method: PerturbModel,
+    known: Known,
+    asked: Mapping[str, tuple[str, ...]],
+    options: PerturbOptions,
+) -> dict[str, np.ndarray]:
+    """Predict further conditions by a model of the whole screen."""
+    from cellwright.tasks.perturb import whole_lesson
+
+    if not asked:
+        return {}
     fitted = method.fit(whole_lesson(screen, known, valid=options.valid))
     return {name: fitted.predict(screen.asked_anew(parts)).effect_ug for name, parts in asked.items()}
 
