@@ -27,6 +27,7 @@ VERBS = [
     "score",
     "transfer_response",
 ]
+VERBS = ["annotate", "convert", "embed", "finetune", "generate", "inspect", "load", "perturb", "pretrain"]
 
 
 def test_all_names_are_there():

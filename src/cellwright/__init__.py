@@ -4,6 +4,8 @@ The verbs are here, from `load` and `embed` to `pretrain`; they are imported whe
 cellwright`` is quick.
 The verbs are here: `load`, `embed`, `annotate`, `generate`, `drug_response`, `predict_response`, `transfer_response`,
 `finetune`, `pretrain`, `inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `perturb`, `finetune`, `pretrain`, `inspect`, `convert`.
+They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     from cellwright.verbs import (
         AnswerOptions,
         InferenceOptions,
+        PerturbOptions,
         ReadOptions,
         ScoreConfig,
+        ScreenOptions,
         annotate,
         convert,
         denoise,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
         inspect,
         map_reference,
         predict_response,
+        perturb,
         pretrain,
         score,
         transfer_response,
@@ -40,8 +45,10 @@ __all__ = [
     "GeneVocab",
     "InferenceOptions",
     "Model",
+    "PerturbOptions",
     "ReadOptions",
     "ScoreConfig",
+    "ScreenOptions",
     "annotate",
     "convert",
     "denoise",
@@ -53,6 +60,7 @@ __all__ = [
     "inspect",
     "load",
     "map_reference",
+    "perturb",
     "pretrain",
     "score",
     "predict_response",

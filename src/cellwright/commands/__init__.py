@@ -14,6 +14,7 @@ from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
+from cellwright.commands.perturbing import perturb
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "index": index,
     "map-reference": map_reference,
+    "perturb": perturb,
     "pretrain": pretrain,
     "convert": convert,
     "report": report,

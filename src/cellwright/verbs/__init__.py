@@ -3,6 +3,7 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
 from cellwright.verbs.denoising import denoise
+from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.making import generate
@@ -17,6 +18,7 @@ from cellwright.verbs.mapping import (
     open_index,
 )
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
+from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     ReadOptions,
@@ -37,11 +39,14 @@ __all__ = [
     "DrugResponse",
     "FinetuneResult",
     "InferenceOptions",
+    "PerturbOptions",
+    "PerturbResult",
     "PretrainResult",
     "ReadOptions",
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
+    "ScreenOptions",
     "annotate",
     "annotation",
     "annotation_columns",
@@ -67,6 +72,7 @@ __all__ = [
     "open_index",
     "open_model",
     "predict_response",
+    "perturb",
     "pretrain",
     "provenance",
     "published_reading",
