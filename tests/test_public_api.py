@@ -22,12 +22,12 @@ VERBS = [
     "inspect",
     "load",
     "map_reference",
+    "perturb",
     "predict_response",
     "pretrain",
     "score",
     "transfer_response",
 ]
-VERBS = ["annotate", "convert", "embed", "finetune", "generate", "inspect", "load", "perturb", "pretrain"]
 
 
 def test_all_names_are_there():

@@ -1,9 +1,9 @@
 """The public verbs, for Python and for the command line alike; `cellwright` re-exports them."""
 
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
 from cellwright.verbs.denoising import denoise
-from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.making import generate
@@ -17,8 +17,8 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
-from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
+from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     ReadOptions,
