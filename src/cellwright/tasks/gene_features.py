@@ -1,7 +1,11 @@
 """Gene embeddings of any origin, aligned by gene name: a file, an array, or what a model says of genes in cells.
 
-A *context* gene embedding is a model's last hidden state at a gene's token: it depends on the cell. `ModelContexts`
-gives it cell by cell (streamed, never all at once) and as the mean over cells, for any family whose tokens are genes.
+A *context* gene embedding is a model's state at a gene's token, which depends on the cell: the decoder's where a family
+has them (scFoundation), else the last layer's. `ModelContexts` gives it cell by cell (streamed, never all at once) and
+as the mean over cells, for any family whose tokens are genes.
+
+Sources: scGPT (Cui et al., Nature Methods 2024: networks from the gene table), scFoundation (Hao et al., Nature Methods
+2024: gene context embeddings).
 """
 
 from __future__ import annotations
@@ -17,8 +21,13 @@ import torch
 from cellwright.data.perturbations import align_genes
 from cellwright.protocols import CellSource
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import InferenceOptions, by_length, choose_device, in_use
+from cellwright.tasks.inference import InferenceOptions, by_length, choose_device, in_precision, in_use
 from cellwright.types import Draw
+
+CONTEXT = "context_ntd"
+"""Output of families whose decoder gives genes states of their own."""
+
+_ROWS = 2048  # cells read at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +53,14 @@ class GeneTable:
         at_g = align_genes(genes, self.genes)
         return np.where(at_g[:, None] >= 0, self.value_gd[at_g], 0).astype(np.float32), at_g >= 0
 
+    def take(self, genes: Sequence[str]) -> np.ndarray:
+        """Return the rows of these genes, float32 ``[g, d]``; one that is not there is a ``ValueError``."""
+        value_gd, is_there_g = self.aligned(genes)
+        absent = [gene for gene, is_there in zip(genes, is_there_g, strict=True) if not is_there]
+        if absent:
+            raise ValueError(f"{self.what}: {len(absent)} genes have no embedding: {', '.join(absent[:3])}")
+        return value_gd
+
     def by_name(self, genes: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Return gene -> vector for those that are there."""
         value_gd, is_there_g = self.aligned(genes)
@@ -67,6 +84,14 @@ def read_gene_table(path: str | Path) -> GeneTable:
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise ValueError(f"{path} is not a .npz of genes (names) and values [genes, d] ({error})") from None
     return GeneTable(tuple(str(name) for name in names.tolist()), np.asarray(value_gd, np.float32), str(path))
+
+
+def model_gene_table(model: Any) -> GeneTable:
+    """Return the vectors that a network gives its genes before it sees a cell."""
+    ids = torch.from_numpy(model.vocab.ids(model.vocab.genes))
+    with in_use([model.network], torch.device("cpu")):
+        value_gd = model.network.gene_encoder(ids[None])[0].float().numpy()
+    return GeneTable(tuple(model.vocab.genes), value_gd, f"gene table of {model.report.source}")
 
 
 class CellContexts(Protocol):
@@ -99,11 +124,18 @@ class ModelContexts:
     def __init__(self, model: Any, source: CellSource, genes: Sequence[str], options: InferenceOptions | None = None):
         check_vocab(model, source)
         self.model, self.source, self.options = model, source, options or InferenceOptions()
-        self.genes, self.width = tuple(genes), model.network.width
+        self.genes = tuple(genes)
         at_g = align_genes(self.genes, model.vocab.genes)
         id_g = np.where(at_g >= 0, model.vocab.ids(model.vocab.genes)[at_g], -1)
         self._column_v = np.full(len(model.vocab), -1)
         self._column_v[id_g[id_g >= 0]] = np.flatnonzero(id_g >= 0)
+
+    @property
+    def width(self) -> int:
+        """Channels of a state."""
+        if CONTEXT in self.model.network.produces:
+            return self.model.config.decoder_width
+        return self.model.network.gene_encoder(torch.zeros(1, 1, dtype=torch.long)).shape[-1]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return the context gene embeddings of these cells."""
@@ -113,35 +145,41 @@ class ModelContexts:
             out_ngd[at_n[cell_t], column_t] = hidden_td
         return out_ngd
 
-    def mean(self, rows: np.ndarray) -> GeneTable:
+    def mean(self, rows: np.ndarray, *, min_cells: int = 1) -> GeneTable:
         """Return the mean over these cells of each gene's states, over the cells that have the gene as a token.
 
-        Genes that no cell has are left out.
+        Genes that fewer than ``min_cells`` of the cells have are left out.
         """
-        total_gd, num_g = np.zeros((len(self.genes), self.width)), np.zeros(len(self.genes))
-        for _, _, column_t, hidden_td in self._run(np.asarray(rows, np.int64)):
-            np.add.at(total_gd, column_t, hidden_td)
-            np.add.at(num_g, column_t, 1)
-        kept = np.flatnonzero(num_g)
+        rows = np.asarray(rows, np.int64)
+        total_gd, num_g = np.zeros((len(self.genes), self.width)), np.zeros(len(self.genes), np.int64)
+        for start in range(0, len(rows), _ROWS):
+            for _, _, column_t, hidden_td in self._run(rows[start : start + _ROWS]):
+                np.add.at(total_gd, column_t, hidden_td)
+                num_g += np.bincount(column_t, minlength=len(num_g))
+        kept = np.flatnonzero(num_g >= max(min_cells, 1))
         if not len(kept):
-            raise ValueError(f"{self.model.report.source} has a token for none of the {len(self.genes)} genes in cells")
+            raise ValueError(
+                f"{self.model.report.source} has a token for none of the {len(self.genes)} genes in "
+                f"{max(min_cells, 1)} of {len(rows)} cells"
+            )
         what = f"mean context embedding by {self.model.report.source} over {len(rows)} cells"
         value_gd = (total_gd[kept] / num_g[kept, None]).astype(np.float32)
         return GeneTable(tuple(self.genes[i] for i in kept), value_gd, what)
 
     def _run(self, rows: np.ndarray):
         """Yield (positions in ``rows``, cell of each token, column of each token, states) of gene tokens."""
+        outputs = {CONTEXT} & set(self.model.network.produces)
         tokenize = self.model.tokenizer()
-        limit = self.model.inputs.max_length or self.model.config.max_length
         with in_use([self.model.network], choose_device(self.options.device)):
             device = next(self.model.network.parameters()).device
             cells = self.source.read(rows)
-            for at_n in by_length(np.minimum(cells.num_genes_n + 1, limit), self.options):
+            for at_n in by_length(tokenize.num_tokens_n(cells), self.options, device):
                 tokens = tokenize(cells.take(at_n), Draw(self.options.seed)).to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-                    out = self.model.network(tokens, ())
+                with in_precision(self.options, device):
+                    out = self.model.network(tokens, outputs)
                 layout = tokens.layout
-                hidden_td = layout.pack(out.hidden_ntd)[0].float().cpu().numpy()
+                state_ntd = out.hidden_ntd if out.context_ntd is None else out.context_ntd
+                hidden_td = layout.pack(state_ntd)[0].float().cpu().numpy()
                 column_t = self._column_v[layout.pack(tokens.gene_nt)[0].cpu().numpy()]
                 is_gene_t = column_t >= 0
                 cell_t = layout.packed().cell_of_token().numpy()
