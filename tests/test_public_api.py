@@ -18,6 +18,7 @@ VERBS = [
     "embed",
     "finetune",
     "generate",
+    "grn",
     "index_reference",
     "inspect",
     "load",

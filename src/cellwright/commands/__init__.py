@@ -13,6 +13,7 @@ from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
+from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, pretrain
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "annotate": annotate,
     "denoise": denoise,
     "generate": generate,
+    "grn": grn,
     "index": index,
     "map-reference": map_reference,
     "perturb": perturb,

@@ -17,6 +17,7 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
+from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
@@ -38,6 +39,8 @@ __all__ = [
     "AnswerOptions",
     "DrugResponse",
     "FinetuneResult",
+    "GeneNetwork",
+    "NetworkOptions",
     "InferenceOptions",
     "PerturbOptions",
     "PerturbResult",
@@ -61,6 +64,7 @@ __all__ = [
     "embedding",
     "finetune",
     "generate",
+    "grn",
     "index_reference",
     "indexing",
     "inspect",
