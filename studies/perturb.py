@@ -10,6 +10,7 @@ FOLDER holds the screens (``norman2019_k562_crispra.h5ad``, ``papalexi2021_thp1_
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 
 import cellwright
 from cellwright.data.gene_graphs import read_gene_sets
+from cellwright.evaluate.perturbation_tables import SHOWN
 from cellwright.files import atomic_path
 from cellwright.tasks.gene_features import GeneTable
 from cellwright.tasks.screen import ScreenOptions
@@ -71,9 +73,16 @@ def run_study(name: str, folder: Path, gene_sets: dict, embedding: GeneTable, se
     for row in result.scores.contrasts:
         value = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
         print(f"{row.group}: {row.metric}: {row.model} - {row.baseline} = {value}")
-    stamp = {"study": name, "data": file, "split_sha256": result.record["split_sha256"]}
-    seconds = result.record["seconds"]
-    return [stamp | row.record() | {"seconds": round(seconds.get(row.method, 0.0), 2)} for row in result.scores.rows]
+    digest = hashlib.sha256("".join(result.record["split_sha256"]).encode()).hexdigest()
+    stamp = {"study": name, "data": file, "splits_sha256": digest}
+    return [slim(stamp | row.record()) for row in result.scores.rows if row.metric in SHOWN]
+
+
+def slim(row: dict) -> dict:
+    """Return a row without what the others tell, numbers to five digits."""
+    dropped = ("dataset", "is_baseline", "best", "num_perturbations")
+    kept = {name: value for name, value in row.items() if name not in dropped}
+    return {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in kept.items()}
 
 
 def main() -> None:
