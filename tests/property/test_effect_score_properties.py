@@ -80,6 +80,8 @@ def test_the_truth_without_noise_scores_best():
     truths, base_g, effect_ug = cells(num_genes=500, noise=1e-6, num_cells=20)
     exact = answer(effect_ug, base_g, noise=1e-6)
     for name, value in score_profiles(truths, exact).whole().items():
+        if name == "de_overlap_200":
+            continue  # only about 150 genes change, the other places go by noise
         if name == "nmse":
             assert abs(value) < 1e-6
         elif name == "effect_nmae":
