@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
         AnswerOptions,
+        DepthOptions,
         InferenceOptions,
         ReadOptions,
         ScoreConfig,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         drug_response,
         embed,
         finetune,
+        gene_contexts,
         generate,
         index_reference,
         inspect,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswerOptions",
+    "DepthOptions",
     "GeneVocab",
     "InferenceOptions",
     "Model",
@@ -48,6 +51,7 @@ __all__ = [
     "drug_response",
     "embed",
     "finetune",
+    "gene_contexts",
     "generate",
     "index_reference",
     "inspect",

@@ -2,7 +2,9 @@
 
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
+from cellwright.verbs.contexts import contexts_of, gene_contexts, write_contexts
 from cellwright.verbs.denoising import denoise
+from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.making import generate
@@ -16,27 +18,28 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
+from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
-    ReadOptions,
     annotate,
     annotation,
     annotation_columns,
     check_columns,
     embed,
     embedding,
-    open_data,
-    open_model,
+    embedding_record,
     provenance,
     published_reading,
 )
 
 __all__ = [
     "AnswerOptions",
+    "DepthOptions",
     "DrugResponse",
     "FinetuneResult",
     "InferenceOptions",
+    "ModelOptions",
     "PretrainResult",
     "ReadOptions",
     "ScoreConfig",
@@ -49,12 +52,15 @@ __all__ = [
     "answer_lines",
     "answer_record",
     "check_columns",
+    "contexts_of",
     "convert",
     "denoise",
     "drug_response",
     "embed",
     "embedding",
+    "embedding_record",
     "finetune",
+    "gene_contexts",
     "generate",
     "index_reference",
     "indexing",
@@ -64,12 +70,16 @@ __all__ = [
     "mapping_columns",
     "mapping_record",
     "open_data",
+    "open_deep",
     "open_index",
     "open_model",
     "predict_response",
+    "prepared",
     "pretrain",
     "provenance",
     "published_reading",
     "score",
     "transfer_response",
+    "with_pool",
+    "write_contexts",
 ]
