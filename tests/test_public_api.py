@@ -17,6 +17,7 @@ VERBS = [
     "drug_response",
     "embed",
     "finetune",
+    "gene_contexts",
     "generate",
     "grn",
     "index_reference",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
         AnswerOptions,
+        DepthOptions,
         InferenceOptions,
         PerturbOptions,
         ReadOptions,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         drug_response,
         embed,
         finetune,
+        gene_contexts,
         generate,
         grn,
         index_reference,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswerOptions",
+    "DepthOptions",
     "GeneVocab",
     "InferenceOptions",
     "Model",
@@ -56,6 +59,7 @@ __all__ = [
     "drug_response",
     "embed",
     "finetune",
+    "gene_contexts",
     "generate",
     "grn",
     "index_reference",

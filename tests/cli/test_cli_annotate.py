@@ -59,7 +59,7 @@ def test_annotate_names_the_cells_of_another_file(annotator, query, tmp_path):
 
 def test_cells_below_the_threshold_are_unassigned(annotator, query, tmp_path):
     path = write(query.copy(), tmp_path / "query.h5ad")
-    works("annotate", annotator, path, "-o", tmp_path / "all.h5ad", "--key", "ct")
+    works("annotate", annotator, path, "-o", tmp_path / "all.h5ad", "--slot", "ct")
     prob_n = anndata.read_h5ad(tmp_path / "all.h5ad").obs["ct_prob"].to_numpy()
     threshold = float(np.median(prob_n))
     works("annotate", annotator, path, "-o", tmp_path / "some.h5ad", "--threshold", repr(threshold))

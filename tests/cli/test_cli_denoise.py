@@ -46,9 +46,9 @@ def test_it_adds_a_layer_and_leaves_the_rest(depth, data, home, tmp_path, suffix
     assert note["num_empty_cells"] == 0
 
 
-def test_some_genes_under_another_key(depth, data, tmp_path):
+def test_some_genes_in_another_slot(depth, data, tmp_path):
     genes = cellwright.load(depth).vocab.genes[:2]
-    works("denoise", depth, data, "-o", tmp_path / "x.h5ad", "--only", ",".join(genes), "--key", "two", *RUN)
+    works("denoise", depth, data, "-o", tmp_path / "x.h5ad", "--only", ",".join(genes), "--slot", "two", *RUN)
     deep = anndata.read_h5ad(tmp_path / "x.h5ad")
     assert set(deep.var_names[~np.isnan(deep.layers["two"]).any(axis=0)]) == set(genes)
 
@@ -70,5 +70,5 @@ def test_bad_requests_end_in_one_line_and_leave_nothing(depth, official, data, t
     refused(tmp_path, "denoise", depth, data, "-o", out, "--only", "NOPE", *RUN, says=["none of the model's: NOPE"])
     refused(tmp_path, "denoise", official, data, "-o", out, *RUN, says=["knows no read depth"])
     refused(tmp_path, "denoise", depth, data, "-o", data, *RUN, says=["choose another name"])
-    refused(tmp_path, "denoise", depth, data, "-o", out, "--key", "a/b", *RUN, says=["must not be empty or contain"])
+    refused(tmp_path, "denoise", depth, data, "-o", out, "--slot", "a/b", *RUN, says=["must not be empty or contain"])
     assert not list(tmp_path.iterdir())

@@ -85,9 +85,9 @@ def test_random_ties_follow_the_seed(data, official, tmp_path, wanted):
     assert not np.allclose(first, wanted, atol=1e-4)
 
 
-def test_another_key_and_earlier_records_stay_side_by_side(data, official, tmp_path):
+def test_another_slot_and_earlier_records_stay_side_by_side(data, official, tmp_path):
     works("embed", official, data, "-o", tmp_path / "a.h5ad")
-    works("embed", official, tmp_path / "a.h5ad", "-o", tmp_path / "b.h5ad", "--key", "X_again")
+    works("embed", official, tmp_path / "a.h5ad", "-o", tmp_path / "b.h5ad", "--slot", "X_again")
     out = anndata.read_h5ad(tmp_path / "b.h5ad")
     assert set(out.obsm) == set(out.uns["cellwright"]) == {"X_scGPT", "X_again"}
 
@@ -96,7 +96,7 @@ def test_out_may_be_replaced_and_its_folder_made(data, official, tmp_path):
     out = tmp_path / "new" / "folder" / "out.h5ad"
     works("embed", official, data, "-o", out)
     first = sha256_file(out)
-    works("embed", official, data, "-o", out, "--key", "X_other")
+    works("embed", official, data, "-o", out, "--slot", "X_other")
     assert sha256_file(out) != first
     assert "X_scGPT" not in anndata.read_h5ad(out).obsm
 

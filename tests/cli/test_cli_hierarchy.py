@@ -237,7 +237,7 @@ def test_ids_of_authors_are_not_replaced(told, tmp_path):
     path = write(adata, tmp_path / "cells.h5ad")
     words = ["annotate", told, path, "-o", tmp_path / "out.h5ad", "--ontology"]
     refused(tmp_path, *words, says=["already have obs['cell_type_ontology_term_id']", "another key"])
-    works(*words, "--key", "told")
+    works(*words, "--slot", "told")
     obs = anndata.read_h5ad(tmp_path / "out.h5ad").obs
     assert (obs["cell_type_ontology_term_id"] == "CL:0000084").all()
     assert "told_ontology_term_id" in obs

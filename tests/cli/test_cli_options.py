@@ -82,8 +82,8 @@ def test_wrong_words_end_in_one_line(words, says, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--key", ""], ["obsm key ''"]),
-        (["--key", "X/a"], ["obsm key 'X/a'", "must not be empty or contain '/'"]),
+        (["--slot", ""], ["obsm key ''"]),
+        (["--slot", "X/a"], ["obsm key 'X/a'", "must not be empty or contain '/'"]),
         (["--device", "quantum"], ["device 'quantum' is not known"]),
         (["--layer", ""], ["no matrix ''"]),
     ],

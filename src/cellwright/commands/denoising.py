@@ -9,7 +9,7 @@ import numpy as np
 
 from cellwright.commands.saying import say
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs import ReadOptions
+from cellwright.verbs import ModelOptions, ReadOptions
 
 
 def denoise(
@@ -19,8 +19,8 @@ def denoise(
     out: Path,
     depth: str = "f5",
     only: str | None = None,
-    key: str = "denoised",
-    vocab: Path | None = None,
+    slot: str = "denoised",
+    which: ModelOptions,
     read: ReadOptions,
     run: InferenceOptions,
 ) -> None:
@@ -33,16 +33,14 @@ def denoise(
     data
         Cells with raw counts: .h5ad, 10x .h5 or matrix folder, .zarr.
     out
-        File to write: DATA with layers["<key>"] (log1p of molecules per 10,000, NaN where the model does not know the
+        File to write: DATA with layers["<slot>"] (log1p of molecules per 10,000, NaN where the model does not know the
         gene) and a record in uns["cellwright"].
     depth
         f5 = five times the molecules of each cell, t4 = 10^4 molecules a cell, a1 = 10^1 times the cell's own.
     only
         Genes to answer for, separated by commas; unset = all genes of the model.
-    key
+    slot
         Name of the layer.
-    vocab
-        Published vocabulary file, where it does not lie beside the weights.
     """
     from cellwright import verbs
     from cellwright.data.write import check_key, check_out, write_h5ad
@@ -51,12 +49,12 @@ def denoise(
     from cellwright.verbs import denoising
 
     check_out(data, out)
-    check_key("layers", key)
+    check_key("layers", slot)
     target = DepthTarget.parse(depth)
-    opened = verbs.open_model(model, vocab)
+    opened = verbs.open_model(model, which.vocab, key=which.key)
     asked = [name.strip() for name in (only or "").split(",") if name.strip()]
     gene_ids = denoising.asked_ids(opened, asked)
-    source = verbs.open_data(data, opened, read)
+    source = verbs.open_deep(data, opened, read)
     place_c = denoising.layer_columns(source, gene_ids)
     num_empty = 0
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,14 +69,14 @@ def denoise(
         note = denoising.denoising_record(opened, source, target, run, gene_ids=gene_ids) | {
             "num_empty_cells": num_empty
         }
-        write_h5ad(data, out, layers={key: layer_nc}, uns={"cellwright": {key: note}})
+        write_h5ad(data, out, layers={slot: layer_nc}, uns={"cellwright": {slot: note}})
         del layer_nc
     say(source.contract.lines())
     if num_empty:
         say([f"warning: {num_empty} cells have no molecule of the model's genes; their rows are NaN"])
     say(
         [
-            f'wrote {out}: layers["{key}"], {note["num_genes"]} of {len(place_c)} genes predicted at {target}, '
+            f'wrote {out}: layers["{slot}"], {note["num_genes"]} of {len(place_c)} genes predicted at {target}, '
             f"{note['num_genes_not_predicted']} are NaN"
         ]
     )

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 from cellwright.commands.saying import say
-from cellwright.verbs import ReadOptions
+from cellwright.verbs import ModelOptions, ReadOptions
 
 
-def inspect(what: str, *, model: str | None = None, json_: bool = False, read: ReadOptions) -> None:
+def inspect(
+    what: str, *, model: str | None = None, json_: bool = False, which: ModelOptions, read: ReadOptions
+) -> None:
     """Say what a data set or a model is.
 
     Parameters
@@ -23,11 +25,11 @@ def inspect(what: str, *, model: str | None = None, json_: bool = False, read: R
     """
     from cellwright import verbs
 
-    record, lines = verbs.inspect(what, model=model, read=read)
+    record, lines = verbs.inspect(what, model=model, which=which, read=read)
     say([json.dumps(record, indent=2)] if json_ else lines)
 
 
-def convert(model: str, out: Path, *, to: str = "cellwright") -> None:
+def convert(model: str, out: Path, *, to: str = "cellwright", which: ModelOptions) -> None:
     """Write a model in another format: cellwright's (safetensors, JSON) or the published one of its family.
 
     Parameters
@@ -41,7 +43,7 @@ def convert(model: str, out: Path, *, to: str = "cellwright") -> None:
     """
     from cellwright import verbs
 
-    lines = verbs.convert(model, out, to=to)
+    lines = verbs.convert(model, out, to=to, which=which)
     say(lines)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from cellwright.commands.saying import say
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import MachineOptions
+from cellwright.verbs import ModelOptions
 
 
 def generate(
@@ -20,7 +21,7 @@ def generate(
     num_cells: int = 1,
     force: list[str] | None = None,
     max_genes: int | None = None,
-    vocab: Path | None = None,
+    which: ModelOptions,
     how: GenerateConfig,
     run: MachineOptions,
 ) -> None:
@@ -40,15 +41,13 @@ def generate(
         Gene that every cell is given, and its level: CD3D=8, or CD3D=8,CD19=0 (0 = silent); may be repeated.
     max_genes
         Most genes written a cell; unset = what the model was built for.
-    vocab
-        Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
     """
     from cellwright import verbs
     from cellwright.data.write import check_out, write_h5ad
 
     check_out(None, out)
     made = verbs.generate(
-        verbs.open_model(model, vocab),
+        verbs.open_model(model, which.vocab, key=which.key),
         prompt=[pairs(text, "--prompt") for text in prompt],
         num_cells=num_cells,
         seed=how.seed,

@@ -8,7 +8,7 @@ from cellwright.commands.saying import say
 from cellwright.commands.using import _items
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.mapping import IndexConfig
-from cellwright.verbs import ReadOptions
+from cellwright.verbs import ModelOptions, ReadOptions
 
 
 def index(
@@ -17,6 +17,7 @@ def index(
     *,
     label: str = "",
     out: Path,
+    which: ModelOptions,
     how: IndexConfig,
     read: ReadOptions,
     run: InferenceOptions,
@@ -38,8 +39,8 @@ def index(
 
     columns = _items(label, "--label")
     verbs.check_index_place(out)
-    opened = verbs.open_model(model)
-    source = verbs.open_data(reference, opened, read)
+    opened = verbs.open_model(model, which.vocab, key=which.key)
+    source = verbs.open_deep(reference, opened, read)
     made = verbs.indexing(opened, source, columns, how, run)
     made.save(out)
     say(source.contract.lines())
@@ -53,6 +54,7 @@ def map_reference(
     reference: Path,
     out: Path,
     threshold: float = 0.0,
+    which: ModelOptions,
     read: ReadOptions,
     run: InferenceOptions,
 ) -> None:
@@ -77,9 +79,9 @@ def map_reference(
 
     check_out(data, out)
     check_threshold(threshold)
-    opened = verbs.open_model(model)
+    opened = verbs.open_model(model, which.vocab, key=which.key)
     index = verbs.open_index(reference, opened)
-    source = verbs.open_data(data, opened, read)
+    source = verbs.open_deep(data, opened, read)
     mapped, embedding_nd = verbs.mapping(opened, source, index, run)
     columns = verbs.mapping_columns(mapped, threshold)
     record = verbs.mapping_record(opened, source, index, run) | {"threshold": threshold}

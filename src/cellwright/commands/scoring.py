@@ -10,7 +10,7 @@ from cellwright.commands.saying import say
 from cellwright.config import Config
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs import ReadOptions, ScoreConfig
+from cellwright.verbs import ModelOptions, ReadOptions, ScoreConfig
 
 if TYPE_CHECKING:
     from cellwright.verbs import ScoreResult
@@ -25,7 +25,7 @@ class AnswerOptions(Config):
     """Category of the model's words that the labels are; unset = a label head where there is one, else cell_type."""
 
 
-class MadeOptions(Config):
+class MadeOptions(ModelOptions):
     """What is made, and what it is held against."""
 
     made: str | None = None
@@ -42,14 +42,12 @@ class MadeOptions(Config):
     """Most held-out cells of a type that are compared with."""
     num_resamples: int = ScoreConfig.model_fields["num_resamples"].default
     """Bootstrap resamples of each interval."""
-    vocab: str | None = None
-    """Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt)."""
     device: str = "auto"
     """Where to run: auto | cpu | cuda | cuda:N | mps."""
 
     def scoring(self) -> dict[str, object]:
         """Return the options that are `ScoreConfig`'s too."""
-        kept = self.model_dump(exclude={"made", "words", "vocab", "device"})
+        kept = self.model_dump(exclude={"made", "words", "key", "vocab", "device"})
         return kept | {"words": pairs(self.words, "--words") if self.words else {}}
 
 
@@ -60,7 +58,7 @@ def evaluate_annotate(
     label: str,
     out: Path,
     train: Path | None = None,
-    vocab: Path | None = None,
+    which: ModelOptions,
     what: AnswerOptions,
     read: ReadOptions,
     run: InferenceOptions,
@@ -79,15 +77,12 @@ def evaluate_annotate(
         Folder to make.
     train
         Labelled cells that baselines learn from; without them no baseline is run.
-    vocab
-        Published vocabulary file, where it does not lie beside the weights (scMulan: meta_info.pt).
     """
     from cellwright import verbs
 
+    opened = verbs.open_model(model, which.vocab, key=which.key)
     config = ScoreConfig(**what.model_dump(), seed=run.seed, reading=read)
-    result = verbs.score(
-        data, verbs.open_model(model, vocab), task="annotate", label=label, out=out, train=train, config=config, run=run
-    )
+    result = verbs.score(data, opened, task="annotate", label=label, out=out, train=train, config=config, run=run)
     _say(result)
 
 
@@ -130,7 +125,7 @@ def evaluate_generate(
         "reading": read.record(),
     }
     config = ScoreConfig.read(asked, "bad option")
-    opened, run = verbs.open_model(model, what.vocab), InferenceOptions(device=what.device)
+    opened, run = verbs.open_model(model, what.vocab, key=what.key), InferenceOptions(device=what.device)
     result = verbs.score(
         heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from cellwright.commands.saying import say
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs import ReadOptions
+from cellwright.verbs import ModelOptions, ReadOptions
+
+
+class FinetuneOptions(ModelOptions):
+    """What a model is fine-tuned from, and how."""
+
+    split_by: str | None = None
+    """Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" = random
+    cells."""
+    mode: str = "full"
+    """full | lora | probe | scratch."""
 
 
 def finetune_annotate(
@@ -15,9 +25,8 @@ def finetune_annotate(
     *,
     label: str,
     out: Path,
-    split_by: str | None = None,
-    mode: str = "full",
     set_: list[str] | None = None,
+    how: FinetuneOptions,
     read: ReadOptions,
     run: InferenceOptions,
 ) -> None:
@@ -33,19 +42,17 @@ def finetune_annotate(
         Column of obs with the cell types.
     out
         Run folder to make; it is a model that "annotate" takes.
-    split_by
-        Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" =
-        random cells.
-    mode
-        full | lora | probe | scratch.
     set
         Change any option, for instance --set train.max_epochs=3 --set optim.lr=0.001; may be repeated.
     """
     from cellwright import verbs
     from cellwright.evaluate.report import table_text
 
-    changes = [f"mode={mode}", *(set_ or [])]
-    result = verbs.finetune(data, model, label=label, out=out, split_by=split_by, changes=changes, read=read, run=run)
+    changes = [f"mode={how.mode}", *(set_ or [])]
+    opened = verbs.open_model(model, how.vocab, key=how.key)
+    result = verbs.finetune(
+        data, opened, label=label, out=out, split_by=how.split_by, changes=changes, read=read, run=run
+    )
     warnings = [line for part in result.evaluation.contracts for line in part.lines if line.startswith("warning: ")]
     say(["", table_text(result.evaluation), "", *warnings, f"report: {result.report}", f"model:  {out}"])
 

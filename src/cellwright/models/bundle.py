@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,31 @@ class Model:
         return Model(
             family=self.family, config=self.config, vocab=self.vocab, network=network, inputs=self.inputs, report=report
         )
+
+    def with_config(self, changes: Sequence[str]) -> Model:
+        """Return the same weights under a changed architecture record, such as ``["pooling=max"]``.
+
+        Tensors are shared. Heads stay behind: they were trained on what the network said before.
+
+        Raises
+        ------
+        ValueError
+            When the weights do not fit the changed record.
+        """
+        config = self.config.override(changes)
+        with torch.device("meta"):
+            network = self.family.build(config, self.vocab)
+        try:
+            network.load_state_dict(self.network.state_dict(), assign=True)
+        except RuntimeError:
+            raise ValueError(
+                f"the weights do not fit {', '.join(changes)}; only what holds no weights can change"
+            ) from None
+        return replace(self, config=config, network=network.eval(), heads={}, classes={})
+
+    def with_inputs(self, **changes: Any) -> Model:
+        """Return the same model for cells that are prepared in another way; ``changes`` of `InputConfig`."""
+        return replace(self, inputs=InputConfig.read(self.inputs.record() | changes, "inputs"))
 
     def copy(self) -> Model:
         """Return an independent copy of network and heads."""

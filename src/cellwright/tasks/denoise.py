@@ -132,20 +132,32 @@ def answered_ids(model: Any) -> np.ndarray:
 
 
 def _answers(model: Any, tokens: TokenBatch, gene_ids: np.ndarray, options: InferenceOptions) -> np.ndarray:
+    place_g = answer_places(tokens, gene_ids, len(model.vocab))
     device = next(model.network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
         out = model.network(tokens.to(device), {"value_nt"})
-    layout, num = tokens.layout, tokens.layout.num_cells
-    if len(set(layout.lengths)) > 1:
-        raise ValueError("the cells' tokens differ in number, so genes were left out for length; unset max_length")
-    gene_nt = layout.pack(tokens.gene_nt)[0].view(num, -1)
-    place_v = np.full(len(model.vocab), -1)
-    place_v[gene_nt[0].numpy()] = np.arange(gene_nt.shape[1])
-    place_g = place_v[gene_ids]
-    if (place_g < 0).any() or not torch.equal(gene_nt, gene_nt[:1].expand_as(gene_nt)):
-        raise ValueError("genes were left out for length, so they have no answer; unset max_length (--max-length)")
-    value_nt = layout.pack(out.value_nt)[0].view(num, -1).float().cpu()
+    value_nt = tokens.layout.pack(out.value_nt)[0].view(tokens.layout.num_cells, -1).float().cpu()
     value_ng = value_nt[:, torch.from_numpy(place_g)].clamp(min=0).numpy()
     if not np.isfinite(value_ng).all():
         raise ValueError("predicted values are not finite; the checkpoint is damaged or precision too low")
     return value_ng
+
+
+def answer_places(tokens: TokenBatch, gene_ids: np.ndarray, num_entries: int) -> np.ndarray:
+    """Return where each gene stands among a cell's tokens, which must be the same tokens in every cell; int64 ``[g]``.
+
+    Raises
+    ------
+    ValueError
+        Cells have other tokens than each other, or a gene is none of them.
+    """
+    layout = tokens.layout
+    if len(set(layout.lengths)) > 1:
+        raise ValueError("the cells' tokens differ in number, so genes were left out for length; unset max_length")
+    gene_nt = layout.pack(tokens.gene_nt)[0].view(layout.num_cells, -1)
+    place_v = np.full(num_entries, -1)
+    place_v[gene_nt[0].numpy()] = np.arange(gene_nt.shape[1])
+    place_g = place_v[gene_ids]
+    if (place_g < 0).any() or not torch.equal(gene_nt, gene_nt[:1].expand_as(gene_nt)):
+        raise ValueError("genes were left out for length, so they have no answer; unset max_length (--max-length)")
+    return place_g

@@ -3,7 +3,9 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
+from cellwright.verbs.contexts import contexts_of, gene_contexts, write_contexts
 from cellwright.verbs.denoising import denoise
+from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.making import generate
@@ -19,24 +21,24 @@ from cellwright.verbs.mapping import (
 )
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
+from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
-    ReadOptions,
     annotate,
     annotation,
     annotation_columns,
     check_columns,
     embed,
     embedding,
-    open_data,
-    open_model,
+    embedding_record,
     provenance,
     published_reading,
 )
 
 __all__ = [
     "AnswerOptions",
+    "DepthOptions",
     "DrugResponse",
     "FinetuneResult",
     "GeneNetwork",
@@ -44,6 +46,7 @@ __all__ = [
     "InferenceOptions",
     "PerturbOptions",
     "PerturbResult",
+    "ModelOptions",
     "PretrainResult",
     "ReadOptions",
     "ScoreConfig",
@@ -57,12 +60,15 @@ __all__ = [
     "answer_lines",
     "answer_record",
     "check_columns",
+    "contexts_of",
     "convert",
     "denoise",
     "drug_response",
     "embed",
     "embedding",
+    "embedding_record",
     "finetune",
+    "gene_contexts",
     "generate",
     "grn",
     "index_reference",
@@ -73,13 +79,17 @@ __all__ = [
     "mapping_columns",
     "mapping_record",
     "open_data",
+    "open_deep",
     "open_index",
     "open_model",
     "predict_response",
     "perturb",
+    "prepared",
     "pretrain",
     "provenance",
     "published_reading",
     "score",
     "transfer_response",
+    "with_pool",
+    "write_contexts",
 ]

@@ -10,7 +10,9 @@ import numpy as np
 
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.using import ReadOptions, may_be_filled, note, open_data, open_model, provenance
+from cellwright.verbs.depths import open_deep
+from cellwright.verbs.opening import ReadOptions, open_model
+from cellwright.verbs.using import may_be_filled, note, provenance
 
 if TYPE_CHECKING:
     from cellwright.data.cells import Cells
@@ -68,7 +70,7 @@ def denoise(
     is_kept = may_be_filled(adata, key_added)
     target = DepthTarget.parse(depth)
     model, run = open_model(model), run or InferenceOptions()
-    source = open_data(adata, model, read)
+    source = open_deep(adata, model, read)
     found = denoise_cells(model, source, target, gene_ids=asked_ids(model, only), options=run)
     if is_kept:
         adata.layers[key_added] = in_columns(found.value_ng, layer_columns(source, found.gene_ids))

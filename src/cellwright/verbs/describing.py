@@ -7,11 +7,15 @@ from typing import Any
 
 from cellwright.files import atomic_path
 from cellwright.models import FAMILIES, Model, shipped
-from cellwright.verbs.using import STATES, ReadOptions, open_data, open_model
+from cellwright.verbs.opening import STATES, ModelOptions, ReadOptions, open_data, open_model
 
 
 def inspect(
-    what: Any, *, model: Model | str | Path | None = None, read: ReadOptions | None = None
+    what: Any,
+    *,
+    model: Model | str | Path | None = None,
+    which: ModelOptions | None = None,
+    read: ReadOptions | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Say what a data set or a model is.
 
@@ -21,6 +25,8 @@ def inspect(
         A model (loaded or path) or data (AnnData or path). A path that holds a checkpoint is taken as a model.
     model
         For data: whose vocabulary and needs it is held against; ``None`` = all known human genes, any state.
+    which
+        Which model of a published file is opened, and with which vocabulary.
     read
         How the cells are read.
 
@@ -28,10 +34,11 @@ def inspect(
     -------
     The findings as a JSON object and as lines of text.
     """
+    which = which or ModelOptions()
     if isinstance(what, Model) or (isinstance(what, str | Path) and _is_model(what)):
-        return _inspect_model(open_model(what))
+        return _inspect_model(open_model(what, which.vocab, key=which.key))
     if model is not None:
-        contract = open_data(what, open_model(model), read).contract
+        contract = open_data(what, open_model(model, which.vocab, key=which.key), read).contract
     else:
         from cellwright.data.cells import open_cells
         from cellwright.data.gene_table import human_genes
@@ -85,12 +92,15 @@ def _inspect_model(model: Model) -> tuple[dict[str, Any], list[str]]:
         *(f"head {name}: none" for name in report.absent_heads),
         *(f"{name}: {value}" for name, value in model.config.record().items()),
         f"sha256: {record['sha256']}",
+        *(f"note: {note}" for note in report.notes if note != model.family.weights_terms),
         f"terms: {model.family.weights_terms}",
     ]
     return record, lines
 
 
-def convert(model: Model | str | Path, out: str | Path, *, to: str = "cellwright") -> list[str]:
+def convert(
+    model: Model | str | Path, out: str | Path, *, to: str = "cellwright", which: ModelOptions | None = None
+) -> list[str]:
     """Write a model in another format and return what was done, as lines of text.
 
     Parameters
@@ -101,6 +111,8 @@ def convert(model: Model | str | Path, out: str | Path, *, to: str = "cellwright
         Folder to make; one that holds files is refused.
     to
         ``cellwright`` (safetensors and JSON) or ``released`` (the family's published format).
+    which
+        Which model of a published file is opened, and with which vocabulary.
     """
     from cellwright.data.write import check_place
 
@@ -110,7 +122,8 @@ def convert(model: Model | str | Path, out: str | Path, *, to: str = "cellwright
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder; choose another")
     check_place(out)
-    opened = open_model(model)
+    which = which or ModelOptions()
+    opened = open_model(model, which.vocab, key=which.key)
     if to == "released":
         opened.release(out)
     else:

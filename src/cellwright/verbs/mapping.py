@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from cellwright.config import did_you_mean
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.using import ReadOptions, embedding, may_be_filled, note, open_data, open_model, provenance
+from cellwright.verbs.depths import open_deep
+from cellwright.verbs.opening import ReadOptions, open_model
+from cellwright.verbs.using import embedding, may_be_filled, note, provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +66,7 @@ def index_reference(
     if out is not None:
         check_index_place(out)
     model, run = open_model(model), run or InferenceOptions()
-    index = indexing(model, open_data(adata, model, read), labels, config, run)
+    index = indexing(model, open_deep(adata, model, read), labels, config, run)
     if out is not None:
         index.save(out)
     return index
@@ -139,7 +141,7 @@ def map_reference(
     is_kept = may_be_filled(adata, "reference" if key_added else None)
     model, run = open_model(model), run or InferenceOptions()
     index = open_index(reference, model)
-    source = open_data(adata, model, read)
+    source = open_deep(adata, model, read)
     mapped, _ = mapping(model, source, index, run)
     if is_kept:
         for name, column in mapping_columns(mapped, threshold).items():

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cellwright.config import Config, did_you_mean, versions
-from cellwright.models import Model, load
+from cellwright.config import did_you_mean, versions
+from cellwright.models import Model
+from cellwright.protocols import CellSource
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.answering import (
     COVERAGE,
@@ -24,6 +25,8 @@ from cellwright.verbs.answering import (
     with_answers,
     with_smoothed,
 )
+from cellwright.verbs.depths import DepthOptions, depth_options, knows_depth, open_deep, prepared, with_pool
+from cellwright.verbs.opening import ReadOptions, open_data, open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,49 +36,12 @@ if TYPE_CHECKING:
     from cellwright.tasks.tell import ToldCells
 
 
-STATES = ("raw", "normalised", "log1p", "binned", "unknown")
-"""States of a matrix that can be described at all."""
-
-
-class ReadOptions(Config):
-    """How cells are read."""
-
-    layer: str | None = None
-    """Matrix to read: X, raw, or a layer's name; unset = counts where there are any."""
-    assume: str | None = None
-    """What the values are, overriding what is detected: raw | normalised | log1p."""
-    genes: Literal["harmonise", "exact"] = "harmonise"
-    """How gene names are matched: harmonise (aliases, Ensembl ids, versions) | exact (as published tools do)."""
-    backed: bool = False
-    """Leave the matrix on disk and read it in blocks."""
-
-
-def open_model(model: Model | str | Path, vocab: str | Path | None = None) -> Model:
-    """Return ``model``, loaded first where a path or a shipped name was given; ``vocab`` as in `load`."""
-    return model if isinstance(model, Model) else load(model, vocab=vocab)
-
-
-def open_data(data: Any, model: Model, read: ReadOptions | None = None) -> Cells:
-    """Open cells for a model: its vocabulary, the states of values that its family accepts."""
-    from cellwright.data.cells import open_cells
-
-    read = read or ReadOptions()
-    return open_cells(
-        data,
-        model.vocab,
-        accepts=model.family.accepts,
-        layer=read.layer,
-        assume=read.assume,
-        genes=read.genes,
-        backed=read.backed,
-    )
-
-
 def model_record(model: Model) -> dict[str, str]:
     """Return which model it is, for a record of provenance."""
     return {
         "family": model.family.name,
         "source": model.report.source,
+        "layout": model.report.layout,
         "sha256": model.sha256(),
         "vocab_sha256": model.vocab.sha256,
     }
@@ -95,6 +61,8 @@ def embed(
     adata: Any,
     model: Model | str | Path,
     *,
+    pool: str | None = None,
+    depth: DepthOptions | str | None = None,
     position: Literal["task", "coarse"] | None = None,
     faithful: bool = False,
     key_added: str | None = None,
@@ -109,6 +77,12 @@ def embed(
         AnnData, or the path of an ``.h5ad``, 10x ``.h5``, 10x matrix folder or ``.zarr``.
     model
         A loaded model, the path of a checkpoint, or the name of a shipped one.
+    pool
+        How tokens become the embedding: ``all`` or ``max`` (scFoundation), ``cls``, ``avg-pool`` or ``w-pool`` (scGPT).
+        ``None`` = as the model was made.
+    depth
+        For families that know read depth: the depth to ask for (``"t4"``, ``"f1"``, ``"a5"``, see
+        `cellwright.tokens.depth.DepthTarget`), or more than that, as `DepthOptions`.
     position
         For families that write sentences: whose state is the embedding. ``task`` = the asking word's, ``coarse`` = the
         first told word's (published scMulan code). ``None`` = the family's own, without telling.
@@ -135,13 +109,15 @@ def embed(
     --------
     >>> x_nd = cellwright.embed(adata, "path/to/scGPT_human")  # doctest: +SKIP
     """
-    is_kept = may_be_filled(adata, key_added)
-    model, run = open_model(model), run or InferenceOptions()
-    source = open_data(adata, model, published_reading(read) if faithful else read)
-    embedding_nd = embedding(model, source, run, position=position, is_faithful=faithful)
+    is_kept, deep = may_be_filled(adata, key_added), depth_options(depth)
+    model, run = with_pool(open_model(model), pool), run or InferenceOptions()
+    source = open_deep(adata, model, published_reading(read) if faithful else read, deep)
+    model, cells = prepared(model, source, deep)
+    embedding_nd = embedding(model, cells, run, position=position, is_faithful=faithful)
     if is_kept:
         adata.obsm[key_added] = embedding_nd
-        note(adata, key_added, provenance(model, source, run) | {"position": position, "faithful": faithful})
+        record = provenance(model, source, run) | {"position": position, "faithful": faithful}
+        note(adata, key_added, record | embedding_record(model, deep))
     return embedding_nd
 
 
@@ -150,8 +126,14 @@ def published_reading(read: ReadOptions | None) -> ReadOptions:
     return (read or ReadOptions()).model_copy(update={"genes": "exact"})
 
 
+def embedding_record(model: Model, deep: DepthOptions) -> dict[str, Any]:
+    """Return how cells were pooled and which depth they were told, where the family knows of such things."""
+    pooled = {"pool": pool} if (pool := getattr(model.config, "pooling", None)) else {}
+    return pooled | ({"depth": {"target": model.inputs.depth} | deep.asked()} if knows_depth(model) else {})
+
+
 def embedding(
-    model: Model, source: Cells, run: InferenceOptions, *, position: str | None = None, is_faithful: bool = False
+    model: Model, source: CellSource, run: InferenceOptions, *, position: str | None = None, is_faithful: bool = False
 ) -> np.ndarray:
     """Embed the cells of an opened source; see `embed`."""
     from cellwright.tasks.embed import embed_cells

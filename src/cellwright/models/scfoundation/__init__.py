@@ -4,8 +4,10 @@ from cellwright.models.scfoundation.config import KEYS, RELEASED, SMALL, SPECIAL
 from cellwright.models.scfoundation.genes import NUM_PUBLISHED, list_name
 from cellwright.models.scfoundation.model import build
 from cellwright.models.scfoundation.tokenizer import ScFoundationTokenizer
-from cellwright.models.scfoundation.weights import TERMS, find_weights, from_released, to_released
+from cellwright.models.scfoundation.weights import TERMS, find_weights, from_released, to_released, write_container
 from cellwright.protocols import Family
+
+__all__ = ["FAMILY", "ScFoundationConfig", "write_container"]
 
 FAMILY = Family(
     name="scfoundation",

@@ -242,6 +242,45 @@ def to_released(model: Any, folder: Path) -> None:
         When the published format cannot say what the model is: exact attention, other than 4-fold feed-forward parts,
         a vocabulary that is not genes, T, S, pad in this order.
     """
+    write_container({model.origin.get("files", {}).get("key", KEYS[0]): model}, folder)
+
+
+def write_container(models: Mapping[str, Any], folder: Path | str) -> None:
+    """Write several models of this family as one published folder, atomically: one file, and the gene list beside it.
+
+    Parameters
+    ----------
+    models
+        Key -> `cellwright.models.Model`; published keys are ``cell``, ``rde`` and ``gene``.
+    folder
+        Folder to make; one that is there is replaced.
+
+    Raises
+    ------
+    ValueError
+        As `to_released`; there is no model, a key is none of the published ones, one model is of another family, or
+        the models have not the same genes.
+    """
+    if not models:
+        raise ValueError("there is no model to write")
+    first = next(iter(models.values()))
+    for key, model in models.items():
+        if len(models) > 1 and key not in KEYS:
+            raise ValueError(f"key {key!r} is none of {', '.join(KEYS)}{did_you_mean(key, KEYS)}")
+        if model.family.name != "scfoundation":
+            raise ValueError(f"the model for key {key!r} is {model.family.title}, not scFoundation")
+        if model.vocab.tokens != first.vocab.tokens:
+            raise ValueError(f"the model for key {key!r} has other genes than the first; a file has one gene list")
+    container = {key: _entry(model) for key, model in models.items()}
+    name = first.origin.get("files", {}).get("weights_name", WEIGHTS)
+    with atomic_path(folder) as draft:
+        draft.mkdir()
+        torch.save(container, draft / name)
+        (draft / list_name(len(first.vocab.genes))).write_text(list_text(first.vocab.genes), encoding="utf-8")
+
+
+def _entry(model: Any) -> dict[str, Any]:
+    """Return a model as the published file holds it."""
     config, files = model.config, model.origin.get("files", {})
     if config.decoder_attention != "linear" or config.feed_forward_scale != 4:
         raise ValueError(
@@ -259,11 +298,7 @@ def to_released(model: Any, folder: Path) -> None:
     state |= {name: model.extras.get(name, like) for name, like in _unused(config).items()}
     state = with_dtypes({PREFIX + name: value for name, value in state.items()}, files.get("dtypes", {}))
     state = {name: state[name] for name in dict.fromkeys([*files.get("order", ()), *state]) if name in state}
-    entry = {"config": files.get("config") or published_config(config, len(model.vocab) - 1), "state_dict": state}
-    with atomic_path(folder) as draft:
-        draft.mkdir()
-        torch.save({files.get("key", KEYS[0]): entry}, draft / files.get("weights_name", WEIGHTS))
-        (draft / list_name(len(model.vocab.genes))).write_text(list_text(model.vocab.genes), encoding="utf-8")
+    return {"config": files.get("config") or published_config(config, len(model.vocab) - 1), "state_dict": state}
 
 
 def published_config(config: ScFoundationConfig, num_tokens: int) -> dict[str, Any]:
