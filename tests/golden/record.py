@@ -38,9 +38,9 @@ SETTINGS = (
     f"train.checkpoint_every={NUM_STEPS // 2}",
 )
 OWN_SETTINGS = {
-    "scmulan_tiny": ("data.metadata.coarse_type=lineage", "data.metadata.organ=tissue", "optim.lr=0.003"),
+    "scmulan_tiny": ("data.metadata.coarse_type=lineage", "data.metadata.organ=tissue"),
 }
-"""Settings of single recipes: where one that reads metadata finds them in these cells; a rate to learn in 30 steps."""
+"""Settings of single recipes: where one that reads metadata finds them in these cells."""
 
 
 @contextmanager
