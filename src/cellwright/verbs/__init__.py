@@ -20,8 +20,8 @@ from cellwright.verbs.mapping import (
     open_index,
 )
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
-from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
+from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
