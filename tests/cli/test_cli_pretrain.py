@@ -88,7 +88,7 @@ def test_values_of_different_kinds_do_not_mix(data, adata, tmp_path):
     ("change", "says"),
     [
         ("family=scgtp", ["no model family 'scgtp'", "did you mean 'scgpt'?"]),
-        ("model.widht=3", ["no option 'model.widht'", "did you mean 'width'?"]),
+        ("model.widht=3", ["model: no option 'widht'", "did you mean 'width'?"]),
         ("trian.max_steps=3", ["no option 'trian.max_steps'", "did you mean 'train'?"]),
         ("train.max_steps", ["'train.max_steps' is not of the form name=value"]),
         ("train.max_steps=0", ["train.max_steps = 0"]),

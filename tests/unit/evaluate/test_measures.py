@@ -5,7 +5,7 @@ from unit.evaluate.made_up import made_up_evaluation
 
 from cellwright.evaluate import Cells, Measure, Method, Score, measures_of, result_rows, verdict, write_results
 from cellwright.evaluate.comparison import best_methods, format_number, metric_columns, ranked
-from cellwright.metrics import GENERATION_METRICS, METRICS, REPORTED
+from cellwright.metrics import DENOISING_METRICS, GENERATION_METRICS, METRICS, NETWORK_METRICS, REPORTED
 
 MEASURES = measures_of(REPORTED)
 OPEN = Measure(label="gain", what="bits", low=0)
@@ -25,8 +25,9 @@ def study(*methods, **changes):
 
 
 def test_every_metric_of_the_tables_can_be_shown():
-    assert set(MEASURES) == set(METRICS) | set(GENERATION_METRICS)
-    assert len(REPORTED) == len(METRICS) + len(GENERATION_METRICS)
+    tables = (METRICS, GENERATION_METRICS, DENOISING_METRICS, NETWORK_METRICS)
+    assert set(MEASURES) == set().union(*tables)
+    assert len(REPORTED) == sum(map(len, tables))
     assert len({measure.label for measure in MEASURES.values()}) == len(MEASURES)
     for name, measure in MEASURES.items():
         assert measure.aim == ("higher" if REPORTED[name].is_higher_better else measure.aim)
