@@ -159,8 +159,8 @@ _SENTENCES = ObjectiveConfig(
     terms={"next_entity": 1.0, "next_level": 1.0},
     term_options={"next_entity": {"per": "sentence"}, "next_level": {"per": "sentence"}},
 )
-"""Every sentence weighs the same, and errors of levels 1. Published: every asked word, and 200, which leaves telling what
-a cell is 0.2 % of the first loss (decision 0011)."""
+"""Every sentence weighs the same, and errors of levels 1. Published: every asked word, and 200, which leaves telling
+what a cell is 0.2 % of the first loss (decision 0011)."""
 _SENTENCE_OPTIM: dict[str, Any] = {
     "optimiser": "adamw",
     "betas": (0.9, 0.95),
