@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cellwright.data.cells import Cells
 
 _LOGS = ("log1p",)
+_LINEAR = ("raw", "normalised")
+"""Of bulk samples, expected counts and TPM too: only shares count."""
 
 
 class DepthOptions(Config):
@@ -70,6 +72,8 @@ def open_deep(data: Any, model: Model, read: ReadOptions | None, how: DepthOptio
     _check(how)
     if how.total is not None or how.log_sum:
         return open_data(data, model, read, accepts=_LOGS)
+    if how.bulk:
+        return open_data(data, model, read, accepts=_LINEAR)
     source = open_data(data, model, read)
     if source.state == "raw":
         return source
