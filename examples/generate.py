@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--label", default="cell_type_coarse", help="column of obs with their types")
     parser.add_argument("--kinds", nargs=2, help="two types to make cells of (default: the two most frequent ones)")
     parser.add_argument("--num-cells", type=int, default=50, help="cells to make of each")
-    parser.add_argument("--steps", type=int, default=150, help="training steps of each model")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each model")
     parser.add_argument("--out", type=Path, default=Path("runs/example-generate"), help="folder to make")
     given = parser.parse_args(argv)
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         """Train on one kind of sentence: one model can learn all kinds, but not in a minute."""
         changes = [
             f"data.metadata.cell_type={given.label}",
-            "data.num_genes=200",
+            "data.num_genes=120",
             f"objective.view_options={json.dumps({'tasks': [sentence]})}",
             f"objective.terms={json.dumps(terms)}",
             f"train.max_steps={given.steps}",
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         return cellwright.pretrain(train, recipe="scmulan_tiny", out=given.out / name, changes=changes).model
 
     # Telling: the model reads a cell's genes and the word that asks, and says the likeliest type.
-    teller = pretrained("teller", TELL, {"next_entity": 1}, "batch_size=64", "optim.lr=0.003")
+    teller = pretrained("teller", TELL, {"next_entity": 1}, "batch_size=32", "optim.lr=0.003")
     told = cellwright.annotate(held_out, teller, run=run).words["cell_type"]
     truth_n = held_out.obs[given.label].astype(str)
     most = truth_n.value_counts(normalize=True).iloc[0]
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     # Making: the model is given the type and the word that asks for genes, and writes gene after gene with its level.
     # Levels are relative to the cell's highest (0 .. 1), no counts. The i-th cell depends on (seed, i) alone.
     kinds = given.kinds or cells.obs[given.label].value_counts().index[:2].astype(str).tolist()
-    maker = pretrained("maker", MAKE, {"next_entity": 1, "next_level": 1}, "batch_size=16", "optim.lr=0.01")
+    maker = pretrained("maker", MAKE, {"next_entity": 1, "next_level": 0.1}, "batch_size=16", "optim.lr=0.01")
     prompts = [{"cell_type": kind} for kind in kinds]
     made = cellwright.generate(maker, prompt=prompts, num_cells=given.num_cells, seed=0, run=run)
 

@@ -101,10 +101,10 @@ def make(model: Any, cells: JointCells, record: Record, *, num_made: int, num_re
 
 
 def main() -> None:
-    options = parser(__doc__.splitlines()[0], steps=600)
+    options = parser(__doc__.splitlines()[0], steps=400)
     options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, dest="ways")
-    options.add_argument("--made", type=int, default=60, help="cells to make of each kind")
-    options.add_argument("--real", type=int, default=120, help="most held-out cells of each kind")
+    options.add_argument("--made", type=int, default=40, help="cells to make of each kind")
+    options.add_argument("--real", type=int, default=100, help="most held-out cells of each kind")
     options.add_argument("--gamma", type=float, default=1.0, help="factor on the probability of the end")
     asked = options.parse_args()
     torch.set_num_threads(1)
@@ -114,6 +114,7 @@ def main() -> None:
     record.add({"what": "training"}, seconds=round(fit.seconds, 1), seed=asked.seeds[0], last=fit.history[-1])
     if "tell" in asked.ways:
         tell(model, cells, record)
+        record.save(partial(table, others=baseline_rows(asked, cells)))
     if "make" in asked.ways:
         make(model, cells, record, num_made=asked.made, num_real=asked.real, gamma=asked.gamma)
     record.save(partial(table, others=baseline_rows(asked, cells)))

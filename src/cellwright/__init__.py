@@ -4,6 +4,8 @@ The verbs are here, from `load` and `embed` to `pretrain`; they are imported whe
 cellwright`` is quick.
 The verbs are here: `load`, `embed`, `annotate`, `generate`, `drug_response`, `predict_response`, `transfer_response`,
 `finetune`, `pretrain`, `inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
+The verbs are here: `load`, `embed`, `annotate`, `generate`, `perturb`, `finetune`, `pretrain`, `inspect`, `convert`.
+They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
         AnswerOptions,
         DepthOptions,
         InferenceOptions,
+        PerturbOptions,
         ReadOptions,
         ScoreConfig,
+        ScreenOptions,
         annotate,
         convert,
         denoise,
@@ -27,9 +31,11 @@ if TYPE_CHECKING:
         finetune,
         gene_contexts,
         generate,
+        grn,
         index_reference,
         inspect,
         map_reference,
+        perturb,
         predict_response,
         pretrain,
         score,
@@ -43,8 +49,10 @@ __all__ = [
     "GeneVocab",
     "InferenceOptions",
     "Model",
+    "PerturbOptions",
     "ReadOptions",
     "ScoreConfig",
+    "ScreenOptions",
     "annotate",
     "convert",
     "denoise",
@@ -53,10 +61,12 @@ __all__ = [
     "finetune",
     "gene_contexts",
     "generate",
+    "grn",
     "index_reference",
     "inspect",
     "load",
     "map_reference",
+    "perturb",
     "pretrain",
     "score",
     "predict_response",

@@ -38,11 +38,11 @@ SETTINGS = (
     f"train.checkpoint_every={NUM_STEPS // 2}",
 )
 OWN_SETTINGS = {
-    "scmulan_tiny": ("data.metadata.coarse_type=lineage", "data.metadata.organ=tissue", "optim.lr=0.003"),
+    "scmulan_tiny": ("data.metadata.coarse_type=lineage", "data.metadata.organ=tissue"),
     "scfoundation_tiny": ('objective.view_options={"least_molecules": 50}', "optim.warmup_steps=5"),
 }
 """Settings of single recipes: where one that reads metadata finds them in these cells; which of these shallow cells
-are thinned; a rate to learn in 30 steps."""
+are thinned, and a rate that is reached in 30 steps."""
 
 
 @contextmanager

@@ -136,3 +136,13 @@ def test_names_come_by_list_or_file(tmp_path):
 def test_back_off_is_a_probability(at_least):
     with pytest.raises(ValueError, match="back_off is"):
         back_off(rows([1.0, 0]), class_lineages(["T cell", "B cell"]), at_least, along="ontology")
+
+
+def test_the_example_of_the_documentation():
+    found = word_hierarchy(("T cell", "Lymphoid cell"), ("CD4 T cell", "CD8 T cell", "B cell", "T cell"))
+    assert set(found.source_of.values()) == {"published"}
+    lineages = pair_lineages(found, is_ontology=False)
+    told = {("T cell", "CD4 T cell"): 0.5, ("T cell", "CD8 T cell"): 0.4, ("Lymphoid cell", "B cell"): 0.1}
+    prob_nk = rows([told.get(pair, 0) for pair in found.pairs])
+    answers = [answered(back_off(prob_nk, lineages, at_least, along="words"))[0] for at_least in (0.4, 0.8, 0.95)]
+    assert answers == [("CD4 T cell", 0.5, "fine"), ("T cell", 0.9, "coarse"), ("Lymphoid cell", 1.0, "coarse")]

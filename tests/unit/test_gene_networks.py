@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from cellwright.baselines.networks import NETWORK_BASELINES
 from cellwright.data.regulators import read_gene_sets, read_targets
 from cellwright.metrics.networks import NETWORK_METRICS, auprc_ratio, auroc, average_precision, early_precision_ratio
-from cellwright.tasks.gene_embeddings import GeneEmbedding
+from cellwright.tasks.gene_features import GeneTable
 from cellwright.tasks.grn import rank_targets, scorable, score_targets, without_self
 from cellwright.tasks.modules import ModuleConfig, enrich, find_modules, module_scores
 
@@ -24,7 +24,7 @@ def embedding(num_groups=3, seed=0):
     """60 genes around a few corners: gene i belongs to corner i % num_groups."""
     generator = np.random.default_rng(seed)
     x_gd = 5 * np.eye(8)[np.arange(60) % num_groups] + generator.normal(0, 0.5, (60, 8))
-    return GeneEmbedding(genes=GENES, x_gd=x_gd.astype(np.float32), num_cells_g=np.ones(60, np.int64))
+    return GeneTable(GENES, x_gd.astype(np.float32), "planted")
 
 
 scores_and_targets = st.integers(0, 10_000).map(
@@ -121,7 +121,7 @@ def test_modules_are_the_planted_groups_and_cells_use_them():
     score_nm = module_scores(sparse.csr_matrix(value_ng), GENES, [GENES[::3], GENES[1::3]])
     assert score_nm[:10, 0].min() > score_nm[10:, 0].max()
     with pytest.raises(ValueError, match="have no 15 neighbours"):
-        find_modules(GeneEmbedding(genes=GENES[:9], x_gd=np.ones((9, 2), np.float32), num_cells_g=np.ones(9)))
+        find_modules(GeneTable(GENES[:9], np.ones((9, 2), np.float32), "nine"))
 
 
 def test_enrichment_finds_the_set_and_corrects_for_all_tests():

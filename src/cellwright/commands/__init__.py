@@ -13,6 +13,8 @@ from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
+from cellwright.commands.networks import grn
+from cellwright.commands.perturbing import perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
@@ -24,8 +26,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "annotate": annotate,
     "denoise": denoise,
     "generate": generate,
+    "grn": grn,
     "index": index,
     "map-reference": map_reference,
+    "perturb": perturb,
     "pretrain": pretrain,
     "convert": convert,
     "report": report,

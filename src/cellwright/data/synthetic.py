@@ -7,6 +7,7 @@ between cells. Everything follows from the seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,3 +78,79 @@ def make_cells(
     planted = {f"type {k}": names[k * num_markers : (k + 1) * num_markers] for k in range(num_types)}
     counts_ng = sp.csr_matrix(counts_ng.astype(np.float32))
     return AnnData(counts_ng, obs=obs, var=pd.DataFrame(index=names), uns={"planted": planted})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenPlan:
+    """What a made-up perturbation screen holds."""
+
+    num_modules: int = 4
+    """Groups of perturbed genes with like effects; each group is a gene set."""
+    genes_per_module: int = 4
+    doubles: int = 6
+    """Combinations of two genes of different groups; their effects add up."""
+    cells_each: int = 60
+    """Cells of each condition and context; twice as many controls."""
+    contexts: tuple[str, ...] = ("line",)
+    """Cell types; each has its own expression, effects are the same."""
+    num_measured: int = 2
+    """Perturbed genes that are in the panel; the others are known by name only."""
+    strength: float = 1.0
+    """Standard deviation of a group's effect on log rates; 0 = nothing happens."""
+
+
+def make_perturbed_cells(
+    num_genes: int = 120, plan: ScreenPlan | None = None, *, depth: float = 3000.0, seed: int = 0
+) -> AnnData:
+    """Make raw counts of a perturbation screen whose effects are known.
+
+    A perturbed gene changes the log rates of a quarter of the genes: by its group's effect, and by a third as much of
+    its own. Perturbed genes are called ``P00``, ``P01``, ...; combinations ``P00+P05``; controls ``ctrl``.
+
+    Returns
+    -------
+    AnnData
+        X = counts (float32 CSR); obs ``perturbation``, ``cell_type``, ``tech_batch``. ``uns["sets"]`` maps each group
+        to its genes, ``uns["effect"]`` holds the planted change of log rates ``[perturbed genes, num_genes]``.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    plan = plan or ScreenPlan()
+    rng = np.random.default_rng(seed)
+    num = plan.num_modules * plan.genes_per_module
+    perturbed = [f"P{i:02d}" for i in range(num)]
+    names = [*perturbed[: plan.num_measured], *(f"GENE{g:04d}" for g in range(num_genes - plan.num_measured))]
+    module_p = np.arange(num) // plan.genes_per_module
+    is_hit_mg = rng.random((plan.num_modules, num_genes)) < 0.25
+    module_mg = rng.normal(0, plan.strength, (plan.num_modules, num_genes)) * is_hit_mg
+    own_pg = rng.normal(0, plan.strength / 3, (num, num_genes)) * is_hit_mg[module_p]
+    effect_pg = module_mg[module_p] + own_pg
+    pairs = [(i, j) for i in range(num) for j in range(i) if module_p[i] != module_p[j]]
+    pairs = [pairs[at] for at in rng.permutation(len(pairs))[: plan.doubles]]
+    whole = np.zeros((1, num_genes))
+    effects = [whole[0], whole[0], *effect_pg, *(effect_pg[i] + effect_pg[j] for i, j in pairs)]
+    labels = ["ctrl", "ctrl", *perturbed, *(f"{perturbed[j]}+{perturbed[i]}" for i, j in pairs)]
+    base_cg = rng.lognormal(0, 1, (len(plan.contexts), num_genes))
+    rows, label_n, context_n = [], [], []
+    for context, base_g in zip(plan.contexts, base_cg, strict=True):
+        for label, effect_g in zip(labels, effects, strict=True):
+            rate_g = base_g * np.exp(effect_g)
+            rate_ng = rate_g * rng.gamma(8, 1 / 8, (plan.cells_each, num_genes))
+            depth_n = rng.lognormal(np.log(depth), 0.2, plan.cells_each)
+            rows.append(rng.poisson(rate_ng / rate_ng.sum(1, keepdims=True) * depth_n[:, None]))
+            label_n += [label] * plan.cells_each
+            context_n += [context] * plan.cells_each
+    counts_ng = np.concatenate(rows).astype(np.float32)
+    order = rng.permutation(len(counts_ng))
+    obs = pd.DataFrame(
+        {
+            "perturbation": pd.Categorical(np.array(label_n)[order]),
+            "cell_type": pd.Categorical(np.array(context_n)[order]),
+            "tech_batch": pd.Categorical([f"batch {i % 2}" for i in range(len(order))]),
+        },
+        index=[f"cell{n:05d}" for n in range(len(order))],
+    )
+    sets = {f"set {m}": [p for p, own in zip(perturbed, module_p, strict=True) if own == m] for m in set(module_p)}
+    uns = {"sets": sets, "effect": effect_pg, "perturbed": perturbed}
+    return AnnData(sp.csr_matrix(counts_ng[order]), obs=obs, var=pd.DataFrame(index=names), uns=uns)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellwright.metrics.networks import NETWORK_METRICS
-from cellwright.tasks.gene_embeddings import GeneEmbedding
+from cellwright.tasks.gene_features import GeneTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class RankedTargets:
         }
 
 
-def rank_targets(embedding: GeneEmbedding, regulators: Sequence[str]) -> RankedTargets:
+def rank_targets(embedding: GeneTable, regulators: Sequence[str]) -> RankedTargets:
     """Rank all genes by the cosine of their vector with each regulator's own.
 
     Raises
@@ -47,10 +47,10 @@ def rank_targets(embedding: GeneEmbedding, regulators: Sequence[str]) -> RankedT
         raise ValueError("no regulators were given")
     if len(embedding.genes) < 2:
         raise ValueError(f"{len(embedding.genes)} genes have an embedding; a network needs at least 2")
-    length_g1 = np.linalg.norm(embedding.x_gd, axis=1, keepdims=True)
-    unit_gd = embedding.x_gd / np.where(length_g1 > 0, length_g1, 1)
-    own = GeneEmbedding(genes=embedding.genes, x_gd=unit_gd, num_cells_g=embedding.num_cells_g).take(regulators)
-    return without_self(regulators, embedding.genes, own.x_gd @ unit_gd.T)
+    length_g1 = np.linalg.norm(embedding.value_gd, axis=1, keepdims=True)
+    unit_gd = embedding.value_gd / np.where(length_g1 > 0, length_g1, 1)
+    own_rd = GeneTable(embedding.genes, unit_gd, embedding.what).take(regulators)
+    return without_self(regulators, embedding.genes, own_rd @ unit_gd.T)
 
 
 def without_self(regulators: Sequence[str], genes: Sequence[str], score_rg: np.ndarray) -> RankedTargets:

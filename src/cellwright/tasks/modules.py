@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy import sparse
 
 from cellwright.config import Config
-from cellwright.tasks.gene_embeddings import GeneEmbedding
+from cellwright.tasks.gene_features import GeneTable
 
 
 class ModuleConfig(Config):
@@ -30,7 +30,7 @@ class ModuleConfig(Config):
     seed: int = Field(0, ge=0)
 
 
-def find_modules(embedding: GeneEmbedding, config: ModuleConfig | None = None) -> list[tuple[str, ...]]:
+def find_modules(embedding: GeneTable, config: ModuleConfig | None = None) -> list[tuple[str, ...]]:
     """Group genes with like vectors (Euclidean, as published).
 
     Returns
@@ -47,7 +47,7 @@ def find_modules(embedding: GeneEmbedding, config: ModuleConfig | None = None) -
         raise ValueError(
             f"{len(embedding.genes)} genes have no {config.num_neighbors} neighbours each; lower the number"
         )
-    code_g = _leiden(_weights(embedding.x_gd, config), config)
+    code_g = _leiden(_weights(embedding.value_gd, config), config)
     groups = [np.flatnonzero(code_g == code) for code in range(code_g.max() + 1)]
     kept = sorted((rows for rows in groups if len(rows) >= config.min_genes), key=len, reverse=True)
     if not kept:

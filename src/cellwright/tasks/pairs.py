@@ -10,8 +10,8 @@ both from the scores of the entity head: p(coarse) is the softmax over the coars
 coarse) that over the fine words which may follow, after the network has read the coarse word. (The head is trained with
 a yes or no for each word; the softmax is what the yes's come to, given that exactly one word of the list is right.) The
 pair of the highest probability is the answer. Coarse words are tried in the order of their probability, and no longer
-than it takes to know which pair is best: p(coarse) bounds all pairs that begin with it. So the answer is exact, most
-cells need one or two trials, and the prompt is read once.
+than it takes to know which pair is best: p(coarse) bounds all pairs that begin with it. So the answer is exact, a
+sure cell needs one trial, and the prompt is read once.
 """
 
 from __future__ import annotations

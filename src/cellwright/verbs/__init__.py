@@ -1,6 +1,7 @@
 """The public verbs, for Python and for the command line alike; `cellwright` re-exports them."""
 
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
 from cellwright.verbs.contexts import contexts_of, gene_contexts, write_contexts
 from cellwright.verbs.denoising import denoise
@@ -18,7 +19,9 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
+from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
+from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
@@ -38,13 +41,18 @@ __all__ = [
     "DepthOptions",
     "DrugResponse",
     "FinetuneResult",
+    "GeneNetwork",
+    "NetworkOptions",
     "InferenceOptions",
+    "PerturbOptions",
+    "PerturbResult",
     "ModelOptions",
     "PretrainResult",
     "ReadOptions",
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
+    "ScreenOptions",
     "annotate",
     "annotation",
     "annotation_columns",
@@ -62,6 +70,7 @@ __all__ = [
     "finetune",
     "gene_contexts",
     "generate",
+    "grn",
     "index_reference",
     "indexing",
     "inspect",
@@ -74,6 +83,7 @@ __all__ = [
     "open_index",
     "open_model",
     "predict_response",
+    "perturb",
     "prepared",
     "pretrain",
     "provenance",

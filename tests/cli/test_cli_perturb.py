@@ -1,0 +1,121 @@
+"""Predicting perturbations through the verb and the command line: what is written, what is refused."""
+
+import json
+
+import anndata
+import numpy as np
+import pytest
+from cli.command_line import made_up_model, refused, works
+
+import cellwright
+from cellwright.data.synthetic import ScreenPlan, make_perturbed_cells
+from cellwright.tasks.gene_features import GeneTable, ModelContexts
+from cellwright.tasks.perturb_graph import GraphConfig
+
+PLAN = ScreenPlan(num_modules=2, genes_per_module=3, doubles=3, cells_each=24, num_measured=2)
+FAST = ["--kind", "genes", "--folds", "2", "--no-cell-scores", "--set", "max_epochs=3", "--set", "width=8"]
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """A small screen whose panel holds genes that the tiny model knows."""
+    found = make_perturbed_cells(60, PLAN, seed=2)
+    known = made_up_model().vocab.genes
+    found.var_names = [*found.var_names[:2], *known[: found.n_vars - 2]]
+    return found
+
+
+@pytest.fixture(scope="module")
+def files(screen, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("screen")
+    screen.write_h5ad(folder / "screen.h5ad")
+    lines = ["\t".join([name, "", *genes]) for name, genes in screen.uns["sets"].items()]
+    (folder / "sets.gmt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_run_leaves_scores_predictions_and_their_record(files, tmp_path):
+    out = works(
+        "perturb", files / "screen.h5ad", "-o", tmp_path / "run", "--perturbation", "perturbation", "--control", "ctrl",
+        "--gene-sets", files / "sets.gmt", "--predict", "P00+P03", *FAST,
+    )  # fmt: skip
+    assert "replicate" in out
+    assert "4 of 6 perturbed genes are not measured" in out
+    run = tmp_path / "run"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "calibration.json", "effects.svg", "predictions.h5ad", "record.json", "scores.jsonl", "scores.txt",
+        "splits.json", "top-genes.svg",
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+    assert {"graph", "additive", "bilinear_ridge_sets", "replicate", "technical"} <= {row["method"] for row in rows}
+    assert {row["num_perturbations"] for row in rows} == {6}
+    record = json.loads((run / "record.json").read_text())
+    assert record["options"]["graph_model"]["max_epochs"] == 3
+    assert len(record["split_sha256"]) == 2
+    made = anndata.read_h5ad(run / "predictions.h5ad")
+    assert made.obs["condition"].tolist()[-1] == "P00+P03"
+    assert sorted(made.obs["condition"][made.obs["fold"] >= 0]) == [f"P0{i}" for i in range(6)]
+    assert np.isfinite(made.X).all()
+    assert np.isfinite(made.layers["observed"][made.obs["fold"] >= 0]).all()
+    splits = json.loads((run / "splits.json").read_text())
+    assert not set(splits[0]["profiles"]["train"]) & set(splits[0]["profiles"]["test"])
+
+
+def test_a_model_or_a_file_feeds_a_second_graph_model(screen, tmp_path):
+    model = made_up_model()
+    before = model.sha256(), screen.X.copy()
+    how = {"screen": cellwright.ScreenOptions(kind="genes"), "config": GraphConfig(max_epochs=2, width=8)}
+    options = cellwright.PerturbOptions(folds=2, cell_scores=False)
+    run = cellwright.InferenceOptions(progress=False, device="cpu")
+    for per_cell in (False, True):
+        asked = options.model_copy(update={"per_cell": per_cell})
+        result = cellwright.perturb(screen, model=model, options=asked, run=run, **how)
+        assert "graph_context" in result.predictions.effect_eg
+        assert ("cell by cell" in result.predictions.what["graph_context"]) == per_cell
+        assert any("of 60 genes" in note for note in result.record["notes"])
+    assert model.sha256() == before[0]
+    assert (screen.X != before[1]).nnz == 0
+    table = GeneTable(tuple(screen.var_names), np.random.default_rng(0).normal(0, 1, (60, 4)), "drawn")
+    by_table = cellwright.perturb(screen, embedding=table, options=options, **how)
+    assert "bilinear_ridge_model" in by_table.predictions.effect_eg
+    with pytest.raises(ValueError, match="both give gene embeddings"):
+        cellwright.perturb(screen, embedding=table, model=model, **how)
+    with pytest.raises(ValueError, match="per_cell reads a model's"):
+        cellwright.perturb(screen, options=options.model_copy(update={"per_cell": True}), **how)
+
+
+def test_context_embeddings_do_not_depend_on_what_is_read_together(screen):
+    from cellwright.verbs import open_data
+
+    model = made_up_model()
+    source = open_data(screen, model)
+    run = cellwright.InferenceOptions(progress=False, device="cpu", batch_size=3)
+    contexts = ModelContexts(model, source, tuple(screen.var_names), run)
+    rows = np.array([5, 0, 17, 9, 2])
+    together_ngd = contexts.read(rows)
+    assert together_ngd.shape == (5, 60, 16)
+    alone_ngd = np.concatenate([contexts.read(rows[i : i + 1]) for i in range(5)])
+    assert together_ngd == pytest.approx(alone_ngd, abs=1e-5)
+    assert not together_ngd[:, :2].any()
+    is_there_ng = together_ngd.any(-1)
+    assert (is_there_ng[:, 2:] == (screen.X[rows].toarray()[:, 2:] > 0)).all()
+    table = contexts.mean(rows)
+    assert "P00" not in table.genes
+    at = screen.var_names.get_loc(table.genes[0])
+    assert table.value_gd[0] == pytest.approx(together_ngd[is_there_ng[:, at], at].mean(0), abs=1e-5)
+
+
+def test_mistakes_are_told_in_one_line_and_nothing_is_left(files, tmp_path):
+    data, out = files / "screen.h5ad", tmp_path / "run"
+    cases = {
+        "no column 'pertubation'": ["--perturbation", "pertubation"],
+        "no control 'DMSO'": ["--perturbation", "perturbation", "--control", "DMSO"],
+        "needs at least 2 contexts": ["--split", "cells"],
+        "split = 'triple'": ["--split", "triple"],
+        "no file of gene sets": ["--gene-sets", tmp_path / "none.gmt"],
+        "no gene embedding": ["--embedding", tmp_path / "none.npz"],
+        "no option 'widht'": ["--set", "widht=3"],
+        "is the control": ["--predict", "ctrl"],
+    }
+    for message, words in cases.items():
+        refused(tmp_path, "perturb", data, "-o", out, *FAST, *words, says=[message])
