@@ -166,6 +166,22 @@ def test_expression_is_that_of_the_published_tool(place, tmp_path):
     assert_close(torch.from_numpy(found[:, ::7]), case_of(name)["out_strided"].clamp(min=0))
 
 
+def test_expression_of_log_values_with_totals(place, tmp_path):
+    """The same cells as counts and as log values with totals beside get the same values."""
+    name = "cli_gene_expression_f1_F"
+    log = cells_of(case_of(name))
+    log.X = sp.csr_matrix(log.X.multiply(1e4 / log.X.sum(1)).log1p())
+    words = ["--key", "gene", "--depth", "f1", "--only", ",".join(published_genes()[:70]), *RUN]
+    works("denoise", MODEL, place(name), "-o", tmp_path / "counts.h5ad", *words)
+    data = write(log, tmp_path / "in.h5ad")
+    works("denoise", MODEL, data, "-o", tmp_path / "log.h5ad", "--total", "total", *words)
+    layers = [ad.read_h5ad(tmp_path / f"{kind}.h5ad").layers["denoised"][:, :70] for kind in ("counts", "log")]
+    assert np.isfinite(layers[0]).all()
+    np.testing.assert_allclose(*layers, atol=1e-5)
+    says = ["no column 'totals' of totals", "did you mean 'total'"]
+    refused(tmp_path, "denoise", MODEL, data, "-o", tmp_path / "x.h5ad", "--total", "totals", *words, says=says)
+
+
 def test_inspect_and_convert_take_the_key(place, tmp_path):
     said = works("inspect", MODEL, "--key", "rde")
     assert "note: the model 'rde' was opened; the file also holds" in said
@@ -273,7 +289,9 @@ def test_a_place_that_holds_something_else_is_left_alone(place, tmp_path):
     ]
     refused(tmp_path, *words, says=["mine.zarr exists and holds something else"])
     assert listing(tmp_path) == before
-    refused(tmp_path, *words[:-4], tmp_path / "x.zarr", "--only", "NOGENE7", *RUN, says=["none of the model's: NOGENE7"])
+    refused(
+        tmp_path, *words[:-4], tmp_path / "x.zarr", "--only", "NOGENE7", *RUN, says=["none of the model's: NOGENE7"]
+    )
 
 
 def test_other_families_know_no_depth(official, own, data, tmp_path):

@@ -86,8 +86,12 @@ def open_deep(data: Any, model: Model, read: ReadOptions | None, how: DepthOptio
         ) from None
 
 
-def prepared(model: Model, source: Cells, how: DepthOptions) -> tuple[Model, CellSource]:
+def prepared(
+    model: Model, source: Cells, how: DepthOptions, *, may_be_silent: bool = False
+) -> tuple[Model, CellSource]:
     """Return the model and the cells as they are to be run, both sharing what they came from.
+
+    ``may_be_silent`` = cells without any expressed gene are the caller's to deal with.
 
     Raises
     ------
@@ -98,7 +102,8 @@ def prepared(model: Model, source: Cells, how: DepthOptions) -> tuple[Model, Cel
 
     if not knows_depth(model):
         return model, source
-    _refuse_silent(source)
+    if not may_be_silent:
+        _refuse_silent(source)
     target = {} if how.depth is None else {"depth": how.depth}
     if how.bulk:
         if how.log_sum:
