@@ -33,6 +33,7 @@ bench: $(STAMP)  ## speed and memory, as JSON rows in bench/results
 	$(BIN)/python bench/tokens.py --record
 	$(BIN)/python bench/attention.py --record
 	$(BIN)/python bench/embed.py --record
+	$(BIN)/python bench/embed.py --family scfoundation --record
 	$(BIN)/python bench/step.py --record
 	$(BIN)/python bench/generate.py --record
 	$(BIN)/python bench/denoise.py --record

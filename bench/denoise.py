@@ -119,7 +119,7 @@ def main() -> None:
             f"{name:10s} {rows[-1]['seconds_per_cell']:8.3f} s/cell  x{rows[-1]['ratio_to_published']:<6} "
             f"{memory_mb[name]} MB"
         )
-    finish("denoise", rows, asked.record)
+    finish("denoise", rows, asked)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ The reference way tokenises a minibatch, pads it to its longest cell and runs al
 ``torch encoder`` is that with PyTorch's own encoder layers, which published code is built on (with and without their
 fused inference path, which drops pads by nested tensors). Ours is `embed_cells` as users call it.
 
+``--family scfoundation`` is another comparison, of `embed_scfoundation`.
+
 Cells have 200 to 3,000 genes; sequences are cut at 1,200 tokens. Weights are random: speed does not depend on them.
 """
 
@@ -108,8 +110,14 @@ def main() -> None:
         default=has_fast_bfloat16(),
         help="also run bfloat16; by default where the processor has it",
     )
+    options.add_argument("--family", choices=("scgpt", "scfoundation"), default="scgpt", help="whose cells")
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
+    if asked.family == "scfoundation":
+        import embed_scfoundation
+
+        embed_scfoundation.run(asked)
+        return
     family = FAMILIES["scgpt"]
     vocab = GeneVocab.from_genes((f"G{i}" for i in range(NUM_GENES)), family.specials)
     model = new_model("scgpt", vocab, family.sizes["released"])

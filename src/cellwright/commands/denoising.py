@@ -8,8 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from cellwright.commands.saying import say
+from cellwright.config import Config
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs import ModelOptions, ReadOptions
+
+
+class ValueOptions(Config):
+    """Which values are predicted, from what, and where they go."""
+
+    only: str | None = None
+    """Genes to answer for, separated by commas; unset = all genes of the model."""
+    total: str | None = None
+    """For log1p values: column of obs with each cell's total of counts (published pre_normalized A)."""
+    slot: str = "denoised"
+    """Name of the layer."""
 
 
 def denoise(
@@ -18,8 +30,7 @@ def denoise(
     *,
     out: Path,
     depth: str = "f5",
-    only: str | None = None,
-    slot: str = "denoised",
+    what: ValueOptions,
     which: ModelOptions,
     read: ReadOptions,
     run: InferenceOptions,
@@ -37,10 +48,6 @@ def denoise(
         gene) and a record in uns["cellwright"].
     depth
         f5 = five times the molecules of each cell, t4 = 10^4 molecules a cell, a1 = 10^1 times the cell's own.
-    only
-        Genes to answer for, separated by commas; unset = all genes of the model.
-    slot
-        Name of the layer.
     """
     from cellwright import verbs
     from cellwright.data.write import check_key, check_out, write_h5ad
@@ -49,12 +56,14 @@ def denoise(
     from cellwright.verbs import denoising
 
     check_out(data, out)
-    check_key("layers", slot)
+    slot = check_key("layers", what.slot)
     target = DepthTarget.parse(depth)
     opened = verbs.open_model(model, which.vocab, key=which.key)
-    asked = [name.strip() for name in (only or "").split(",") if name.strip()]
+    asked = [name.strip() for name in (what.only or "").split(",") if name.strip()]
     gene_ids = denoising.asked_ids(opened, asked)
-    source = verbs.open_deep(data, opened, read)
+    deep = verbs.DepthOptions(total=what.total)
+    source = verbs.open_deep(data, opened, read, deep)
+    opened, cells = verbs.prepared(opened, source, deep, may_be_silent=True)
     place_c = denoising.layer_columns(source, gene_ids)
     num_empty = 0
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +72,7 @@ def denoise(
         layer_nc = np.lib.format.open_memmap(
             Path(folder) / "layer.npy", mode="w+", dtype=np.float32, shape=(len(source), len(place_c))
         )
-        for start, block_ng in denoise_blocks(opened, source, target, gene_ids=gene_ids, options=run):
+        for start, block_ng in denoise_blocks(opened, cells, target, gene_ids=gene_ids, options=run):
             layer_nc[start : start + len(block_ng)] = denoising.in_columns(block_ng, place_c)
             num_empty += int(np.isnan(block_ng).all(axis=1).sum())
         note = denoising.denoising_record(opened, source, target, run, gene_ids=gene_ids) | {

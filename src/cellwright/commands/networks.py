@@ -7,7 +7,7 @@ from pathlib import Path
 from cellwright.commands.saying import say
 from cellwright.config import Config
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs import NetworkOptions, ReadOptions
+from cellwright.verbs import ModelOptions, NetworkOptions, ReadOptions
 
 
 class KnownOptions(Config):
@@ -26,6 +26,7 @@ def grn(
     data: Path,
     *,
     out: Path,
+    which: ModelOptions,
     known: KnownOptions,
     how: NetworkOptions,
     read: ReadOptions,
@@ -47,7 +48,7 @@ def grn(
 
     network = verbs.grn(
         data,
-        model,
+        verbs.open_model(model, which.vocab, key=which.key),
         regulators=Path(known.regulators) if known.regulators else (),
         targets=known.targets,
         gene_sets=known.gene_sets,

@@ -7,7 +7,17 @@ from pathlib import Path
 from cellwright.commands.saying import say
 from cellwright.tasks.perturb_graph import GraphConfig
 from cellwright.tasks.screen import ScreenOptions
+from cellwright.verbs import ModelOptions
 from cellwright.verbs.perturbing import PerturbOptions
+
+
+class VectorOptions(ModelOptions):
+    """Where gene embeddings of a second graph model come from."""
+
+    model: str | None = None
+    """Model whose context gene embeddings feed a second graph model."""
+    embedding: str | None = None
+    """Gene embedding to feed it instead: .npz with genes (names) and values (genes x size)."""
 
 
 def perturb(
@@ -15,10 +25,9 @@ def perturb(
     *,
     out: Path,
     gene_sets: Path | None = None,
-    model: str | None = None,
-    embedding: Path | None = None,
     predict: list[str] | None = None,
     set_: list[str] | None = None,
+    vectors: VectorOptions,
     screen: ScreenOptions,
     how: PerturbOptions,
 ) -> None:
@@ -32,10 +41,6 @@ def perturb(
         Folder to write: scores, predictions, splits, figures, record.
     gene_sets
         Gene sets (.gmt) that the graph between perturbed genes is built from; unset = co-expression among controls.
-    model
-        Model whose context gene embeddings feed a second graph model.
-    embedding
-        Gene embedding to feed it instead: .npz with genes (names) and values (genes x size).
     predict
         Further condition to predict, A or A+B; may be repeated.
     set
@@ -49,8 +54,8 @@ def perturb(
         options=how,
         screen=screen,
         gene_sets=gene_sets,
-        model=model,
-        embedding=embedding,
+        model=None if vectors.model is None else verbs.open_model(vectors.model, vectors.vocab, key=vectors.key),
+        embedding=vectors.embedding,
         predict=predict or [],
         config=config,
     )

@@ -76,12 +76,14 @@ def embed(
     slot = check_key("obsm", opened.key if what.slot is None else what.slot)
     source = verbs.open_deep(data, opened, verbs.published_reading(read) if how.faithful else read, deep)
     opened, cells = verbs.prepared(opened, source, deep)
-    asked = _items(what.only or "", "--only")
+    found = None
+    if contexts is not None:  # what cannot be written is refused before anything runs
+        only = _items(what.only or "", "--only")
+        found = verbs.contexts_of(opened, cells, only=only, is_together=what.together, run=run)
     embedding_nd = verbs.embedding(opened, cells, run, position=how.position, is_faithful=how.faithful)
     record = verbs.provenance(opened, source, run) | how.record() | verbs.embedding_record(opened, deep)
     lines = [f'wrote {out}: obsm["{slot}"] {embedding_nd.shape[0]} x {embedding_nd.shape[1]}']
-    if contexts is not None:
-        found = verbs.contexts_of(opened, cells, only=asked, is_together=what.together, run=run)
+    if contexts is not None and found is not None:
         shape = verbs.write_contexts(found, contexts, source=source, record=record)
         record |= {"contexts": str(contexts)}
         lines.append(f"wrote {contexts}: {' x '.join(map(str, shape))} (cells, genes, width)")

@@ -44,8 +44,8 @@ class BulkSamples:
     state = "log1p"
 
     def __init__(self, source: CellSource):
-        if source.state != "raw":
-            raise ValueError(f"bulk samples are scaled from raw counts, but the values are {source.state}")
+        if source.state not in ("raw", "normalised"):
+            raise ValueError(f"bulk samples are scaled from counts or shares, but the values are {source.state}")
         self.vocab, self._source = source.vocab, source
         total_n = listed_totals(source)
         self.median = float(np.median(total_n[total_n > 0])) if (total_n > 0).any() else 0.0

@@ -2,7 +2,7 @@
 
 Source: scFoundation (Hao et al., Nature Methods 21:1481, 2024), published outputs ``gene`` and ``gene_batch``. A cell
 is 19,264 vectors of 512 numbers, 39 MB, so answers come in blocks and are never all in memory. Means over cells are in
-`cellwright.tasks.gene_embeddings`.
+`cellwright.tasks.gene_features`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cellwright.protocols import CellSource, DepthTokenizer
 from cellwright.tasks.denoise import answer_places, answered_ids
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.gene_embeddings import CONTEXT
+from cellwright.tasks.gene_features import CONTEXT
 from cellwright.tasks.inference import InferenceOptions, by_length, choose_device, in_precision, in_use
 from cellwright.types import Draw, TokenBatch
 

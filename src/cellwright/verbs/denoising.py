@@ -10,7 +10,7 @@ import numpy as np
 
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.depths import open_deep
+from cellwright.verbs.depths import DepthOptions, open_deep, prepared
 from cellwright.verbs.opening import ReadOptions, open_model
 from cellwright.verbs.using import may_be_filled, note, provenance
 
@@ -25,6 +25,7 @@ def denoise(
     *,
     depth: str = "f5",
     only: Sequence[str] = (),
+    total: str | None = None,
     key_added: str | None = None,
     read: ReadOptions | None = None,
     run: InferenceOptions | None = None,
@@ -42,6 +43,8 @@ def denoise(
         cell's own.
     only
         Genes to answer for; empty = all genes of the model. The model sees all genes either way.
+    total
+        For log1p values: column of obs with each cell's total of counts.
     key_added
         Also fill ``adata.layers[key_added]`` and ``adata.uns["cellwright"][key_added]``; needs an AnnData. Columns of
         genes that the model does not know, or that were not asked for, hold NaN.
@@ -70,8 +73,10 @@ def denoise(
     is_kept = may_be_filled(adata, key_added)
     target = DepthTarget.parse(depth)
     model, run = open_model(model), run or InferenceOptions()
-    source = open_deep(adata, model, read)
-    found = denoise_cells(model, source, target, gene_ids=asked_ids(model, only), options=run)
+    deep = DepthOptions(total=total)
+    source = open_deep(adata, model, read, deep)
+    model, cells = prepared(model, source, deep, may_be_silent=True)
+    found = denoise_cells(model, cells, target, gene_ids=asked_ids(model, only), options=run)
     if is_kept:
         adata.layers[key_added] = in_columns(found.value_ng, layer_columns(source, found.gene_ids))
         note(adata, key_added, denoising_record(model, source, found.depth, run, gene_ids=found.gene_ids))
@@ -121,6 +126,7 @@ def denoising_record(
     place_c = layer_columns(source, gene_ids)
     return provenance(model, source, run) | {
         "depth": str(depth),
+        "depth_from": model.inputs.depth_from,
         "values": f"{SCALE}; NaN = not predicted",
         "num_genes": int((place_c >= 0).sum()),
         "num_genes_not_predicted": int((place_c < 0).sum()),

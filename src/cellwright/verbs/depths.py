@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cellwright.data.cells import Cells
 
 _LOGS = ("log1p",)
+_LINEAR = ("raw", "normalised")
+"""Of bulk samples, expected counts and TPM too: only shares count."""
 
 
 class DepthOptions(Config):
@@ -70,6 +72,8 @@ def open_deep(data: Any, model: Model, read: ReadOptions | None, how: DepthOptio
     _check(how)
     if how.total is not None or how.log_sum:
         return open_data(data, model, read, accepts=_LOGS)
+    if how.bulk:
+        return open_data(data, model, read, accepts=_LINEAR)
     source = open_data(data, model, read)
     if source.state == "raw":
         return source
@@ -82,8 +86,12 @@ def open_deep(data: Any, model: Model, read: ReadOptions | None, how: DepthOptio
         ) from None
 
 
-def prepared(model: Model, source: Cells, how: DepthOptions) -> tuple[Model, CellSource]:
+def prepared(
+    model: Model, source: Cells, how: DepthOptions, *, may_be_silent: bool = False
+) -> tuple[Model, CellSource]:
     """Return the model and the cells as they are to be run, both sharing what they came from.
+
+    ``may_be_silent`` = cells without any expressed gene are the caller's to deal with.
 
     Raises
     ------
@@ -94,7 +102,8 @@ def prepared(model: Model, source: Cells, how: DepthOptions) -> tuple[Model, Cel
 
     if not knows_depth(model):
         return model, source
-    _refuse_silent(source)
+    if not may_be_silent:
+        _refuse_silent(source)
     target = {} if how.depth is None else {"depth": how.depth}
     if how.bulk:
         if how.log_sum:
