@@ -88,7 +88,7 @@ def test_the_truth_without_noise_scores_best():
             assert value < 1e-4
         elif not name.startswith(("mse", "mae", "rmse", "wmse", "l2")):
             # one gene in twenty that is called changed is not, and nobody can foretell which
-            tolerance = 0.1 if name.startswith(("de_", "direction")) else 2e-3
+            tolerance = 0.12 if name.startswith(("de_", "direction")) else 2e-3
             assert value == pytest.approx(PERTURBATION_METRICS[name].best, abs=tolerance), name
         else:
             assert value < 1e-4, name
