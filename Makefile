@@ -22,12 +22,12 @@ test-all: $(STAMP)  ## the default tests and the slow ones
 	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache $(BIN)/python -m pytest -q -n 2 -m "not gpu and not weights"
 
 lint: $(STAMP)  ## style of the code
-	$(BIN)/ruff check src tests bench scripts examples
-	$(BIN)/ruff format --check src tests bench scripts examples
+	$(BIN)/ruff check src tests bench scripts examples studies
+	$(BIN)/ruff format --check src tests bench scripts examples studies
 
 format: $(STAMP)  ## rewrite the code in the house style
-	$(BIN)/ruff format src tests bench scripts examples
-	$(BIN)/ruff check --fix src tests bench scripts examples
+	$(BIN)/ruff format src tests bench scripts examples studies
+	$(BIN)/ruff check --fix src tests bench scripts examples studies
 
 bench: $(STAMP)  ## speed and memory, as JSON rows in bench/results
 	$(BIN)/python bench/tokens.py --record
