@@ -2,10 +2,6 @@
 
 The verbs are here, from `load` and `embed` to `pretrain`; they are imported when first used, so that ``import
 cellwright`` is quick.
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `drug_response`, `predict_response`, `transfer_response`,
-`finetune`, `pretrain`, `inspect`, `convert`. They are imported when first used, so that ``import cellwright`` is quick.
-The verbs are here: `load`, `embed`, `annotate`, `generate`, `perturb`, `finetune`, `pretrain`, `inspect`, `convert`.
-They are imported when first used, so that ``import cellwright`` is quick.
 """
 
 from __future__ import annotations

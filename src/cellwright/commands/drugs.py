@@ -27,7 +27,7 @@ def train(
     responses
         Table (CSV or TSV) with a row a measured pair of cell line and drug.
     cells
-        Features of the lines: .h5ad (X, or an embedding with --key), or CSV.
+        Features of the lines: .h5ad (X, or an embedding with --slot), or CSV.
     out
         Run folder to make; "drug-response predict" takes it.
     drugs

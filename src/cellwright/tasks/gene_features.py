@@ -169,7 +169,8 @@ class ModelContexts:
     def _run(self, rows: np.ndarray):
         """Yield (positions in ``rows``, cell of each token, column of each token, states) of gene tokens."""
         outputs = {CONTEXT} & set(self.model.network.produces)
-        tokenize = self.model.tokenizer()
+        # a decoder gives every gene of the panel a state, also those that the cell does not express (as published)
+        tokenize = self.model.tokenizer(**({"genes": "panel"} if outputs else {}))
         with in_use([self.model.network], choose_device(self.options.device)):
             device = next(self.model.network.parameters()).device
             cells = self.source.read(rows)

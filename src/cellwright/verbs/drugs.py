@@ -40,7 +40,7 @@ class ResponseColumns(Config):
     """A pair that is measured twice: refuse | mean | keep."""
     unmatched: Literal["refuse", "drop"] = "refuse"
     """A pair whose line has no features or whose drug has no structure: refuse | drop."""
-    key: str | None = None
+    slot: str | None = None
     """Slot of obsm that holds the lines' features, such as an embedding; unset = X."""
     layer: str | None = None
     """Layer that holds them."""
@@ -132,7 +132,7 @@ def read_study(
     """Read the three tables, and let the pairs count in the lines and drugs that were found."""
     from cellwright.data.drugs import read_lines, read_responses
 
-    lines = read_lines(cells, key=columns.key, layer=columns.layer, name=columns.name)
+    lines = read_lines(cells, key=columns.slot, layer=columns.layer, name=columns.name)
     graphs = None if drugs is None else read_structures(drugs, columns)
     pairs = read_responses(
         responses, line=columns.line, drug=columns.drug, value=columns.value, repeats=columns.repeats
@@ -205,7 +205,7 @@ def predict_response(
 
     columns = columns or ResponseColumns()
     predictor = model if isinstance(model, DrugPredictor) else DrugPredictor.load(model)
-    lines = read_lines(cells, key=columns.key, layer=columns.layer, name=columns.name)
+    lines = read_lines(cells, key=columns.slot, layer=columns.layer, name=columns.name)
     graphs = None if drugs is None else read_structures(drugs, columns)
     if pairs is None:
         asked = predictor.drugs if graphs is None else graphs.drugs
@@ -243,7 +243,7 @@ def transfer_response(
     changes
         Changes to `cellwright.tasks.transfer.TransferConfig` such as ``"adversary=0.5"``.
     columns
-        How the tables are read; key and layer hold for bulk and cells alike, name for bulk.
+        How the tables are read; slot and layer hold for bulk and cells alike, name for bulk.
 
     Returns
     -------
@@ -257,8 +257,8 @@ def transfer_response(
 
     columns, folder = columns or ResponseColumns(value="label"), Path(out)
     config = TransferConfig().override(changes)
-    source = read_lines(bulk, key=columns.key, layer=columns.layer, name=columns.name)
-    target = read_lines(cells, key=columns.key, layer=columns.layer)
+    source = read_lines(bulk, key=columns.slot, layer=columns.layer, name=columns.name)
+    target = read_lines(cells, key=columns.slot, layer=columns.layer)
     label_l = _labels_of(read_table(labels), source.lines, columns)
     check_place(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
