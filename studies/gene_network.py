@@ -40,7 +40,10 @@ def main() -> None:
                     run=run,
                 )
                 print(f"\n{name}, {embedding}: {network.evaluation.headline}\n{table_text(network.evaluation)}")
-                write_results(network.evaluation, asked.out / f"gene_network_{name}_{embedding}.jsonl")
+                path = asked.out / f"gene_network_{name}_{embedding}.jsonl"
+                write_results(network.evaluation, path)
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                path.write_text("".join(line for line in lines if '"part": null' in line), encoding="utf-8")
 
 
 if __name__ == "__main__":
