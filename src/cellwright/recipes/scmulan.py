@@ -21,7 +21,7 @@ def scmulan_tiny() -> Recipe:
             metadata={"organ": None, "region": None, "cell_type": "cell_type", "coarse_type": None},
         ),
         objective=_SENTENCES,
-        optim=OptimConfig(lr=3e-3, schedule="cosine", warmup_steps=10, **_SENTENCE_OPTIM),
+        optim=OptimConfig(lr=1e-2, schedule="cosine", warmup_steps=10, **_SENTENCE_OPTIM),
         train=TrainConfig(max_epochs=10, checkpoint_every=200),
     )
 
