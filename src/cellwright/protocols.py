@@ -118,6 +118,10 @@ class SentenceView(View, Protocol):
         """Return its sentences in words."""
         ...
 
+    def questions(self) -> dict[str, list[str]]:
+        """Return role of the asking word -> categories that it is answered with."""
+        ...
+
 
 class Term(Protocol):
     """One loss: a scalar from predictions and answers. A term with parameters owns its head (an ``nn.Module``)."""

@@ -299,3 +299,16 @@ def test_published_names_of_categories_and_several_files(tmp_path):
     assert model.vocab.categories["coarse_type"] == ("lymphoid", "myeloid")
     lines = model.origin["pretraining"]["sentences"]
     assert lines == ["annotate: genes -> coarse_type, cell_type", "generate: cell_type -> genes"]
+
+
+def test_any_column_can_become_words_that_are_told(labelled, query, tmp_path):
+    tasks = json.dumps({"tasks": [{"word": "place", "asked": ["organ", "tech"]}]})
+    changes = (f"objective.view_options={tasks}", 'objective.terms={"next_entity": 1}', "train.max_steps=60")
+    columns = ('data.metadata={"organ": "tissue", "tech": "lineage"}', "optim.lr=0.01")
+    words = [word for change in (*changes, *columns) for word in ("--set", change)]
+    works("pretrain", labelled, "-o", tmp_path / "run", *SMALL, *words)
+    works("annotate", tmp_path / "run", query, "-o", tmp_path / "told.h5ad", "--tell", "tech", "--no-progress")
+    told = anndata.read_h5ad(tmp_path / "told.h5ad").obs
+    assert set(told["tech_pred"]) <= {"myeloid", "lymphoid"}
+    assert (told["tech_pred"].astype(str) == told["lineage"].astype(str)).mean() > 0.8
+    assert "organ_pred" not in told

@@ -132,6 +132,10 @@ class CSentence(Config):
             raise ValueError(f"no sentence can be made of {what}; the sentences are: {'; '.join(self.lines())}")
         return CSentence.read(self.record() | {"tasks": tasks}, "sentences")
 
+    def questions(self) -> dict[str, list[str]]:
+        """Return role of the asking word -> categories that it is answered with, for sentences that ask for words."""
+        return {task.word: list(task.asked) for task in self.tasks if task.asked}
+
     def is_usable(self, codes: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return bool ``[n]``: the cell has all words of at least one sentence. Codes as cells carry them."""
         return np.any([np.all([codes[c] >= 0 for c in task.categories], axis=0) for task in self.tasks], axis=0)

@@ -145,7 +145,7 @@ def pretrain_model(
     model.network.eval()
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}
     if metadata:
-        model.origin["pretraining"]["sentences"] = view.lines()
+        model.origin["pretraining"] |= {"sentences": view.lines(), "questions": view.questions()}
         if (hierarchy := told_hierarchy(model, source, split.train)) is not None:
             model.origin["pretraining"]["hierarchy"] = hierarchy
     model.save(folder)

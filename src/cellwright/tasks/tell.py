@@ -239,7 +239,7 @@ def tell_categories(
     coverage: float = 0.0,
     options: InferenceOptions | None = None,
 ) -> ToldCells:
-    """Tell words of chosen categories, by the questions that the family knows.
+    """Tell words of chosen categories, by the questions that the model was trained on, or else its family's.
 
     A question is always asked whole: who wants the region alone has the organ told first, as in training.
 
@@ -295,9 +295,11 @@ def choose_questions(model: Any, wanted: Sequence[str] = ()) -> dict[str, tuple[
     A category of which the vocabulary has no word is not asked.
     """
     check_writes(model)
+    # what a model of ours was trained to be asked goes before what its family is asked
+    trained = model.origin.get("pretraining", {}).get("questions", {})
     known = {
         word: tuple(name for name in asked if model.vocab.categories.get(name))
-        for word, asked in model.family.questions.items()
+        for word, asked in {**model.family.questions, **trained}.items()
     }
     tellable = [name for asked in known.values() for name in asked]
     if not tellable:
