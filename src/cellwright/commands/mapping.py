@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellwright.commands.saying import say
-from cellwright.commands.using import _items
+from cellwright.commands.using import listed
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.mapping import IndexConfig
 from cellwright.verbs import ModelOptions, ReadOptions
@@ -37,7 +37,7 @@ def index(
     """
     from cellwright import verbs
 
-    columns = _items(label, "--label")
+    columns = listed(label, "--label")
     verbs.check_index_place(out)
     opened = verbs.open_model(model, which.vocab, key=which.key)
     source = verbs.open_deep(reference, opened, read)

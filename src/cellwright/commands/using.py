@@ -78,7 +78,7 @@ def embed(
     opened, cells = verbs.prepared(opened, source, deep)
     found = None
     if contexts is not None:  # what cannot be written is refused before anything runs
-        only = _items(what.only or "", "--only")
+        only = listed(what.only or "", "--only")
         found = verbs.contexts_of(opened, cells, only=only, is_together=what.together, run=run)
     embedding_nd = verbs.embedding(opened, cells, run, position=how.position, is_faithful=how.faithful)
     record = verbs.provenance(opened, source, run) | how.record() | verbs.embedding_record(opened, deep)
@@ -137,7 +137,7 @@ def annotate(
     check_key("obs", slot)
     opened = verbs.open_model(model, which.vocab, key=which.key)
     source = verbs.open_data(data, opened, verbs.published_reading(read) if how.faithful else read)
-    asked = _items(how.tell or "", "--tell")
+    asked = listed(how.tell or "", "--tell")
     verbs.check_columns(source.obs.columns, slot, how)
     found = verbs.annotation(opened, source, run, threshold=threshold, tell=asked, is_faithful=how.faithful, answer=how)
     about = {"threshold": threshold} | verbs.answer_record(found, how)
@@ -150,7 +150,7 @@ def annotate(
     say([f"wrote {out}: " + ", ".join(f'obs["{name}"]' for name in columns)])
 
 
-def _items(text: str, option: str) -> list[str]:
+def listed(text: str, option: str) -> list[str]:
     """Read a list with commas."""
     items = [item.strip() for item in text.split(",")] if text.strip() else []
     if not all(items):
