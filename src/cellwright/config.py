@@ -94,6 +94,11 @@ def did_you_mean(name: str, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def some_of(words: Sequence[str], most: int = 5) -> str:
+    """Return the first words with commas between, and how many more there are."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on: Python, the platform and the main packages."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}

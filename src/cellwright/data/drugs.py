@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellwright.config import did_you_mean
+from cellwright.config import did_you_mean, some_of
 
 Repeats = Literal["refuse", "mean", "keep"]
 Unmatched = Literal["refuse", "drop"]
@@ -332,7 +332,7 @@ def _first_repeat(names: Sequence[str]) -> str | None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return some_of([repr(name) for name in names], 5)
 
 
 def table_of(responses: Responses, columns: Mapping[str, np.ndarray]) -> Any:

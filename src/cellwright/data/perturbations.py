@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellwright.config import did_you_mean
+from cellwright.config import did_you_mean, some_of
 from cellwright.data.gene_table import human_genes
 from cellwright.vocab import GeneVocab
 
@@ -282,4 +282,4 @@ def _outside(panel_id: dict[str, int], kind: str, vocab: GeneVocab | None) -> li
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return some_of([repr(name) for name in names], _SHOWN)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellwright.config import did_you_mean
+from cellwright.config import did_you_mean, some_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +177,7 @@ def hold_out(
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return some_of([repr(name) for name in names], 8)
 
 
 def _column(obs: pd.DataFrame, column: str) -> pd.Series:

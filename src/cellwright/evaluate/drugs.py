@@ -17,6 +17,7 @@ import numpy as np
 from cellwright.baselines.drugs import RESPONSE_BASELINES
 from cellwright.data.drugs import LineFeatures, Responses
 from cellwright.data.splits import Split
+from cellwright.evaluate.measures import finite_or_none
 from cellwright.files import atomic_path
 from cellwright.metrics.drugs import DRUG_METRICS, drug_correlations, response_interval, share_better
 
@@ -124,16 +125,16 @@ def score_responses(
                 interval = response_interval(
                     name, pairs.value_p, pred_p, drug_p, unit_p=unit_p, num_resamples=num_resamples, seed=seed
                 )
-            low, high = map(_or_none, interval)
+            low, high = map(finite_or_none, interval)
             resampled = resample if low is not None else ""
             rows.append(
                 ResponseRow(
-                    **sizes, method=method, metric=name, value=_or_none(value), low=low, high=high, best=metric.best,
-                    resampled=resampled,
+                    **sizes, method=method, metric=name, value=finite_or_none(value), low=low, high=high,
+                    best=metric.best, resampled=resampled,
                 )
             )  # fmt: skip
         for rival in (rival for rival in rivals if rival != method):
-            share = _or_none(share_better(pairs.value_p, (pred_p, answers[rival]), drug_p))
+            share = finite_or_none(share_better(pairs.value_p, (pred_p, answers[rival]), drug_p))
             rows.append(
                 ResponseRow(
                     **sizes, method=method, metric=SHARE, value=share, low=None, high=None, best=1.0, resampled="",
@@ -141,10 +142,6 @@ def score_responses(
                 )
             )  # fmt: skip
     return rows
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def write_rows(rows: Sequence[ResponseRow], folder: str | Path) -> Path:

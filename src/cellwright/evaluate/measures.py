@@ -73,6 +73,11 @@ class Measure(Config):
         return f"{self.what}{unit}; {span}, " + (self.advice if self.best is None else f"best {self.best:g}")
 
 
+def finite_or_none(value: float) -> float | None:
+    """Return a score, or nothing where it is infinite or undefined: JSON has no such numbers."""
+    return float(value) if math.isfinite(value) else None
+
+
 def metric_label(name: str) -> str:
     """Return a metric's name as a reader wants it."""
     return _LABELS.get(name) or (name.upper() if name in _CAPITALS else name.replace("_", " "))

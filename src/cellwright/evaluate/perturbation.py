@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cellwright.evaluate.generation_classifier import told_apart
+from cellwright.evaluate.measures import finite_or_none
 from cellwright.evaluate.perturbation_tables import (
     ALL,
     FLOOR,
@@ -229,8 +230,8 @@ def _rows(
                     low=low,
                     high=high,
                     best=PERTURBATION_METRICS[metric].best,
-                    floor=_or_none(whole[FLOOR][metric]),
-                    roof=_or_none(whole[ROOF][metric]),
+                    floor=finite_or_none(whole[FLOOR][metric]),
+                    roof=finite_or_none(whole[ROOF][metric]),
                     calibrated=_calibrated(value, whole[MEAN][metric], whole[ROOF][metric], metric),
                     **sizes,
                     **where,
@@ -243,10 +244,6 @@ def _interval(value_r: np.ndarray, value: float) -> tuple[float, float]:
     value_r = value_r[np.isfinite(value_r)]
     low, high = percentiles(value_r) if len(value_r) else (value, value)
     return min(low, value), max(high, value)
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _calibrated(value: float, mean: float, roof: float, metric: str) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cellwright.evaluate.measures import finite_or_none
 from cellwright.metrics.perturbed import PERTURBATION_METRICS, Tallies
 
 FLOOR, MEAN, ROOF = "technical", "mean_effect", "replicate"
@@ -83,10 +84,6 @@ def badness(value: float, metric: str) -> float:
     return -value if found.is_higher_better else abs(value - found.best)
 
 
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def calibration_rows(scores: PerturbationScores, group: str = ALL) -> list[dict[str, Any]]:
     """Say of every metric what it can show on these data.
 
@@ -105,7 +102,7 @@ def calibration_rows(scores: PerturbationScores, group: str = ALL) -> list[dict[
         found.append(
             {
                 "metric": metric,
-                "floor": _or_none(floor),
+                "floor": finite_or_none(floor),
                 "mean_effect": mean,
                 "replicate": roof,
                 "dynamic_range": gain / away if away > 1e-9 else None,

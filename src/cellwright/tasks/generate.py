@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from pydantic import Field
 
-from cellwright.config import Config, did_you_mean
+from cellwright.config import Config, did_you_mean, some_of
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, cell_generators, decode
 from cellwright.tasks.inference import MAX_TOKENS, MachineOptions, choose_device, in_precision, in_use
 from cellwright.tasks.tell import check_writes
@@ -138,10 +138,10 @@ def _start(prompt: CellPrompt, config: GenerateConfig, model: Any) -> tuple[list
     for name, word in prompt.words.items():
         known = vocab.categories.get(name, ())
         if not known:
-            near = did_you_mean(name, vocab.categories) or f"; it knows words of {_some(list(vocab.categories))}"
+            near = did_you_mean(name, vocab.categories) or f"; it knows words of {some_of(list(vocab.categories))}"
             raise ValueError(f"the model knows no category {name!r}{near}")
         if word not in known:
-            near = did_you_mean(word, known) or f"; it knows {_some(known)}"
+            near = did_you_mean(word, known) or f"; it knows {some_of(known)}"
             raise ValueError(f"{word!r} is no {name} that the model knows{near}")
         entities.append(vocab.id(word))
     entities.append(vocab.special_id(config.word))
@@ -153,10 +153,6 @@ def _start(prompt: CellPrompt, config: GenerateConfig, model: Any) -> tuple[list
             raise ValueError(f"{gene} is given level {level}; levels are 0 .. {top}")
     levels = [0] * len(entities) + list(prompt.levels.values())
     return entities + [vocab.id(gene) for gene in prompt.levels], levels
-
-
-def _some(words: Sequence[str], num: int = 5) -> str:
-    return ", ".join(words[:num]) + (f" and {len(words) - num} more" if len(words) > num else "")
 
 
 def _lay_out(starts: Sequence[tuple[list[int], list[int]]], pad: int) -> TokenBatch:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cellwright.metrics.networks import NETWORK_METRICS
 from cellwright.tasks.gene_features import GeneTable
+from cellwright.tasks.neighbors import unit_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,8 +48,7 @@ def rank_targets(embedding: GeneTable, regulators: Sequence[str]) -> RankedTarge
         raise ValueError("no regulators were given")
     if len(embedding.genes) < 2:
         raise ValueError(f"{len(embedding.genes)} genes have an embedding; a network needs at least 2")
-    length_g1 = np.linalg.norm(embedding.value_gd, axis=1, keepdims=True)
-    unit_gd = embedding.value_gd / np.where(length_g1 > 0, length_g1, 1)
+    unit_gd = unit_length(embedding.value_gd)
     own_rd = GeneTable(embedding.genes, unit_gd, embedding.what).take(regulators)
     return without_self(regulators, embedding.genes, own_rd @ unit_gd.T)
 

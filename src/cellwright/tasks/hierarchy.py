@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cellwright.config import did_you_mean
+from cellwright.config import did_you_mean, some_of
 from cellwright.data.ontology import cell_ontology, climb, published_types
 
 SOURCES = ("given", "training", "published", "ontology", "itself", "nothing")
@@ -84,12 +84,8 @@ class WordHierarchy:
             (self.unknown, "stand in the hierarchy given and are no words of the model"),
         ):
             if names:
-                texts.append(f"hierarchy: {len(names)} {what}: {_some(names)}")
+                texts.append(f"hierarchy: {len(names)} {what}: {some_of(names)}")
         return texts
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def model_hierarchy(model: Any, given: Mapping[str, Any] | str | Path | None = None) -> WordHierarchy | None:
@@ -154,7 +150,7 @@ def word_hierarchy(
     if given is not None and not set(fine) & set(asked):
         near = next((hint for word in asked if (hint := did_you_mean(word, fine))), "")
         raise ValueError(
-            f"the hierarchy given ({_some(list(asked)) or 'empty'}) places no fine type of the model{near}"
+            f"the hierarchy given ({some_of(list(asked)) or 'empty'}) places no fine type of the model{near}"
         )
     inferred = _Inference(coarse)
     is_child_cf = np.zeros((len(coarse), len(fine)), bool)
@@ -191,7 +187,7 @@ def _place(
         if above := first_above(word, asked, coarse):
             return "given", above
         last = [name for name in climb(word, asked) if set(asked.get(name, ())) <= {name}]
-        near = did_you_mean(last[-1], coarse) or f"; coarse types: {_some(coarse)}"
+        near = did_you_mean(last[-1], coarse) or f"; coarse types: {some_of(coarse)}"
         raise ValueError(f"the hierarchy given leads from {word!r} to {last[-1]!r}, which is no coarse type{near}")
     if said := tuple(name for name in trained.get(word, ()) if name in coarse):
         return "training", said

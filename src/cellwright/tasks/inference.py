@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -95,10 +95,18 @@ def run_network(
 
 
 def run_tokenizer(
-    model: Any, source: CellSource, options: InferenceOptions, *, what: str = "cells"
+    model: Any,
+    source: CellSource,
+    options: InferenceOptions,
+    *,
+    what: str = "cells",
+    inputs: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-    """Yield (positions in ``source``, tokens on the network's device) for every cell, each once; see `run_network`."""
-    changes = {"ties": options.ties, "max_length": options.max_length}
+    """Yield (positions in ``source``, tokens on the network's device) for every cell, each once; see `run_network`.
+
+    ``inputs`` are changes to how cells are prepared, fields of `cellwright.models.InputConfig`.
+    """
+    changes = {"ties": options.ties, "max_length": options.max_length} | dict(inputs or {})
     tokenize = model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
     device = next(model.network.parameters()).device
     draw = Draw(options.seed)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from tqdm import tqdm
 
 from cellwright.config import Config, did_you_mean
 from cellwright.protocols import CellSource
@@ -24,10 +23,10 @@ from cellwright.tasks.answers import Answers
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, decode
 from cellwright.tasks.embed import check_vocab
 from cellwright.tasks.hierarchy import WordHierarchy
-from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, by_length, choose_device, in_precision, in_use
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, run_tokenizer
 from cellwright.tasks.pairs import PairProbs, score_pairs
 from cellwright.tasks.smooth import UNCLASSIFIED, SmoothedLabels
-from cellwright.types import Draw, TokenBatch
+from cellwright.types import TokenBatch
 from cellwright.vocab import GeneVocab
 
 
@@ -196,19 +195,8 @@ def _prompts(
     model: Any, source: CellSource, word: str, options: InferenceOptions
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
     """Yield (positions in the source, packed prompts on the network's device); cells of like length together."""
-    changes: dict[str, Any] = {"task_word": word}
-    if options.max_length is not None:
-        changes["max_length"] = options.max_length
-    tokenize = model.tokenizer(**changes)
-    device = next(model.network.parameters()).device
-    with tqdm(total=len(source), desc="tell", unit="cell", disable=not options.progress, leave=False) as bar:
-        for start in range(0, len(source), READ_AHEAD):
-            cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            length_n = np.minimum(cells.num_genes_n + 1, options.max_length or model.config.max_length)
-            for at_n in by_length(length_n, options, device):
-                tokens = tokenize(cells.take(at_n), Draw(options.seed))
-                yield start + at_n, tokens.packed().to(device)
-                bar.update(len(at_n))
+    for at_n, tokens in run_tokenizer(model, source, options, what="tell", inputs={"task_word": word}):
+        yield at_n, tokens.packed()
 
 
 def _word_before_last(sentence: Written, back: int, model: Any) -> tuple[str | None, float]:
