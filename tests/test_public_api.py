@@ -22,6 +22,7 @@ VERBS = [
     "grn",
     "index_reference",
     "inspect",
+    "integrate",
     "load",
     "map_reference",
     "perturb",

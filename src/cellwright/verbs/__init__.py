@@ -8,6 +8,7 @@ from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -44,6 +45,8 @@ __all__ = [
     "GeneNetwork",
     "NetworkOptions",
     "InferenceOptions",
+    "IntegrateOptions",
+    "Integration",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
@@ -74,6 +77,7 @@ __all__ = [
     "index_reference",
     "indexing",
     "inspect",
+    "integrate",
     "map_reference",
     "mapping",
     "mapping_columns",

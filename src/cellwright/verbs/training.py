@@ -201,7 +201,7 @@ def removed_if_futile(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if is_new and folder.is_dir() and not (folder / "checkpoints").exists():
+        if is_new and folder.is_dir() and not any(folder.glob("**/checkpoints")):
             for item in folder.iterdir():
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
             for place in made:
