@@ -25,6 +25,7 @@ from cellwright.objectives import TERMS, VIEWS
 from cellwright.recipes import RECIPES, recipe
 from cellwright.tasks.annotate import AnnotateConfig
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.integrate import IntegrateConfig
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 from cellwright.verbs import ReadOptions
@@ -34,6 +35,7 @@ SMALL = {
     "convert": [],
     "denoise": ["--steps", "2"],
     "embed": ["--steps", "2"],
+    "integrate": ["--steps", "2", "--epochs", "1", "--genes", "60"],
     "map_reference": ["--steps", "2"],
     "generate": ["--steps", "2", "--num-cells", "3"],
     "pretrain": ["--steps", "2", "--genes", "50"],
@@ -44,6 +46,7 @@ OWN = {
     "convert": [],
     "denoise": ["--data", "own.h5ad"],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
+    "integrate": ["--data", "own.h5ad", "--tech-batch", "tech_batch", "--label", "cell_type"],
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "generate": ["--data", "own.h5ad", "--label", "cell_type"],
     "pretrain": ["--data", "own.h5ad"],
@@ -53,6 +56,7 @@ SAYS = {
     "annotate": "wrote ",
     "convert": "equal after the round trip: True",
     "embed": "PCA: ",
+    "integrate": "embedded again: ",
     "map_reference": "PCA: ",
     "generate": "made.h5ad: 6 cells",
     "denoise": "genes known to the model",
@@ -63,6 +67,7 @@ OUT = {
     "annotate": "annotated.h5ad",
     "convert": "cellwright/config.json",
     "embed": None,
+    "integrate": "integrated/integrated.h5ad",
     "map_reference": None,
     "generate": "made.h5ad",
     "denoise": None,
@@ -120,6 +125,8 @@ def parse(command, words: list[str], *, is_whole: bool) -> None:
         DemoConfig.standard().override(changes)
     elif path == ["finetune", "annotate"]:
         AnnotateConfig().override([f"mode={options['mode']}", *changes])
+    elif path == ["integrate"] and options["mode"] != "zero_shot":
+        IntegrateConfig().override([f"mode={options['mode']}", *changes])
 
 
 def check_command(command, words: list[str], where: str, *, is_whole: bool = True) -> None:
@@ -266,12 +273,13 @@ def check_example(example: Path, out: Path, printed: str) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_an_example_runs(example, tmp_path, monkeypatch, capsys):
     """In this process, on small cells of one's own; the drawing is by PCA, since UMAP takes long to compile."""
-    from cellwright.evaluate import projection, study
+    from cellwright.evaluate import integration_sections, projection, study
 
     monkeypatch.chdir(tmp_path)
     genes = load_dataset("pbmc_facs_zheng").var_names[:300]
     make_cells(150, len(genes), gene_names=genes, depth=600.0).write_h5ad("own.h5ad")
-    monkeypatch.setattr(study, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+    for module in (study, integration_sections):
+        monkeypatch.setattr(module, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
     out = tmp_path / ("out.h5ad" if OUT[example.stem] is None else "out")
     runpy.run_path(str(example))["main"]([*SMALL[example.stem], *OWN[example.stem], "--out", str(out)])
     check_example(example, out, capsys.readouterr().out)
