@@ -283,6 +283,8 @@ class ModelOutput:
     """Decoder's state of each token: the gene in the context of its cell (scFoundation's gene embeddings)."""
     prompted: ModelOutput | None = None
     """A second pass in which the cell embedding of this one was given as the cell prompt."""
+    again: ModelOutput | None = None
+    """A second pass over the same tokens: what differs is which hidden units dropout left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
