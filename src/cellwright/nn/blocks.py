@@ -182,3 +182,13 @@ class Stack(nn.ModuleList):
         if cache is not None:
             cache.advance(layout)
         return x_ntd if only is None or is_short else _take(x_ntd, layout, only)
+
+
+def has_dropout(network: object) -> bool:
+    """Whether any part of a network leaves something out at random in training."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    return any(
+        (isinstance(module, nn.Dropout) and module.p > 0)
+        or (isinstance(module, Attention) and module.shape.attention_dropout > 0)
+        for module in modules
+    )
