@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from cellwright.baselines.denoising import DENOISING_BASELINES
+from cellwright.baselines.counts import counts_of, scale_of
+from cellwright.baselines.denoising import DENOISING_BASELINES, PLAIN_BASELINES
 from cellwright.metrics import DENOISING_METRICS, METRICS, bootstrap_interval, percentiles, resampled_denoising
 from cellwright.protocols import CellSource, DepthTokenizer
 from cellwright.tokens.depth import thin_counts
@@ -97,21 +97,21 @@ class DenoisingRow:
 def baseline_answers(
     train: CellBatch, case: DepthCase, *, seed: int, names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Let every baseline that is installed answer for the case, the roof among them.
+    """Let baselines answer for the case, the roof among them.
 
     Parameters
     ----------
     train
         Deep cells that share none with the query cells.
     names
-        Some baselines only; one that is not installed is then an error.
+        Which; ``None`` = all that need no further package, so that what is compared does not depend on the machine.
 
     Raises
     ------
     ValueError
         A name that is in no table, or one whose package is not installed.
     """
-    chosen = [name for name, entry in DENOISING_BASELINES.items() if entry.is_available] if names is None else names
+    chosen = PLAIN_BASELINES if names is None else names
     answers = {}
     for name in chosen:
         if name not in DENOISING_BASELINES:
@@ -135,20 +135,13 @@ def drawn_again(deep: CellBatch, gene_ids: np.ndarray, *, seed: int) -> np.ndarr
     return _log_values(again_ng, deep.total_n).astype(np.float32)
 
 
-def counts_of(cells: CellBatch, gene_ids: np.ndarray) -> sp.csr_matrix:
-    """Return counts of these genes, float64 CSR ``[n, g]``."""
-    width = int(max(cells.gene_z.max(initial=-1), np.max(gene_ids))) + 1
-    entries = (cells.value_z.astype(np.float64), cells.gene_z, cells.indptr_n1)
-    return sp.csr_matrix(entries, shape=(len(cells), width))[:, gene_ids]
-
-
 def deep_values(cells: CellBatch, gene_ids: np.ndarray) -> np.ndarray:
     """Return log1p of counts per 10,000 (of each cell's ``total_n``), float64 ``[n, g]``."""
     return _log_values(counts_of(cells, gene_ids).toarray(), cells.total_n)
 
 
 def _log_values(count_ng: np.ndarray, total_n: np.ndarray) -> np.ndarray:
-    return np.log1p(1e4 * count_ng / np.where(total_n > 0, total_n, 1.0)[:, None])
+    return np.log1p(count_ng * scale_of(total_n)[:, None])
 
 
 def score_denoised(
