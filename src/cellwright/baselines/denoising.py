@@ -56,6 +56,8 @@ class DenoisingBaseline:
     denoise: DenoiseCells
     what: str
     role: Literal["floor", "baseline"] = "baseline"
+    needs_train: bool = False
+    """Whether it learns from training cells; others know the query cells alone."""
     package: str | None = None
     """Optional distribution that must be installed (not the name of its module: another package has a ``magic``)."""
     extra: str = ""
@@ -81,6 +83,14 @@ def gene_mean(
     """Give every cell the mean of the training cells; the query cells are not looked at."""
     mean_g = np.asarray(_logcp10k(train, gene_ids).mean(axis=0)).ravel()
     return np.tile(mean_g.astype(np.float32), (len(query), 1))
+
+
+def query_mean(
+    train: CellBatch, query: CellBatch, gene_ids: np.ndarray, *, target_total_n: np.ndarray, seed: int
+) -> np.ndarray:
+    """Give every cell the counts of all query cells added up: what is known of them when no cell is looked at."""
+    pooled_g = np.asarray(counts_of(query, gene_ids).sum(axis=0)).ravel() * scale_of(query.total_n.sum())
+    return np.tile(np.log1p(pooled_g).astype(np.float32), (len(query), 1))
 
 
 def unchanged(
@@ -157,13 +167,20 @@ def ridge(
 
 
 DENOISING_BASELINES: Mapping[str, DenoisingBaseline] = {
-    "gene_mean": DenoisingBaseline(gene_mean, "mean of the training cells, the same answer for every cell", "floor"),
+    "gene_mean": DenoisingBaseline(
+        gene_mean, "mean of the training cells, the same answer for every cell", "floor", needs_train=True
+    ),
+    "query_mean": DenoisingBaseline(query_mean, "all query cells added up, the same answer for every cell", "floor"),
     "unchanged": DenoisingBaseline(unchanged, "counts as they are, on the scale of the depth asked for"),
     "library_size": DenoisingBaseline(library_size, "counts scaled to the depth asked for"),
     "pca": DenoisingBaseline(pca, "rebuilt from 50 principal components of the query cells"),
     "neighbors": DenoisingBaseline(neighbors, "counts of the 15 nearest query cells added up"),
-    "training_neighbors": DenoisingBaseline(training_neighbors, "mean of the 15 nearest deep training cells"),
-    "ridge": DenoisingBaseline(ridge, "linear map from thinned to deep training cells, 50 components"),
+    "training_neighbors": DenoisingBaseline(
+        training_neighbors, "mean of the 15 nearest deep training cells", needs_train=True
+    ),
+    "ridge": DenoisingBaseline(
+        ridge, "linear map from thinned to deep training cells, 50 components", needs_train=True
+    ),
     "magic": DenoisingBaseline(
         magic, "counts of the query cells diffused over MAGIC's graph", package="magic-impute", extra="magic"
     ),

@@ -12,6 +12,8 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +39,7 @@ def magic(
     """
     linear_ng = per_ten_thousand(query, gene_ids).toarray()
     at_n = _known_cells(linear_ng, "MAGIC")
-    with _undisturbed(seed):
-        import magic as package
-
+    with _undisturbed("magic", seed) as package:
         operator = package.MAGIC(random_state=seed, verbose=0, n_jobs=1)
         operator.fit(np.sqrt(linear_ng[at_n]))
         own_ng = linear_ng[at_n]
@@ -60,9 +60,7 @@ def scvi(
     counts_ng = counts_of(query, gene_ids)
     own_n = np.asarray(counts_ng.sum(axis=1)).ravel()
     at_n = _known_cells(counts_ng, "scVI")
-    with _undisturbed(seed):
-        import scvi as package
-
+    with _undisturbed("scvi", seed) as package:
         package.settings.seed = seed
         package.settings.verbosity = logging.WARNING
         adata = anndata.AnnData(counts_ng[at_n].astype(np.float32))
@@ -91,8 +89,8 @@ def _spread(own_ng: np.ndarray, at_n: np.ndarray, num_cells: int) -> np.ndarray:
 
 
 @contextmanager
-def _undisturbed(seed: int) -> Iterator[None]:
-    """Run with seeds set and nothing said, and put random states, log levels and environment back."""
+def _undisturbed(module: str, seed: int) -> Iterator[Any]:
+    """Import a module, let it run with seeds set and nothing said, and put back what it changes in the process."""
     import torch
 
     loggers = {name: logging.getLogger(name) for name in _LOGGERS}
@@ -104,10 +102,11 @@ def _undisturbed(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for logger in loggers.values():
+            package = import_module(module)
+            for logger in loggers.values():  # after the import, which sets levels of its own
                 logger.setLevel(logging.ERROR)
             torch.manual_seed(seed)
-            yield
+            yield package
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
