@@ -75,6 +75,7 @@ __all__ = [
     "per_class",
     "percentiles",
     "resampled_denoising",
+    "resampled_labels",
     "resampled_scores",
     "weighted_f1",
 ]
@@ -315,8 +316,16 @@ def bootstrap_interval(
     The interval speaks of other cells (or groups) from the same source, not of another laboratory or training seed.
     With groups, a dozen or more are wanted; with two the interval is only a hint.
     """
-    [value_r] = _resampled(_score(metric), [arrays], groups, num_resamples, seed)
+    value_r = resampled_labels(metric, *arrays, groups=groups, num_resamples=num_resamples, seed=seed)
     return percentiles(value_r, level)
+
+
+def resampled_labels(metric: str, *arrays: Any, groups: Any = None, num_resamples: int = 1000, seed: int) -> np.ndarray:
+    """Return a metric of ``METRICS`` on resamples as in `bootstrap_interval`: float64 ``[r]``.
+
+    With groups (one a cell, where cells are drawn) the same seed draws the same ones whatever the arrays hold.
+    """
+    return _resampled(_score(metric), [arrays], groups, num_resamples, seed)[0]
 
 
 def paired_difference_interval(
