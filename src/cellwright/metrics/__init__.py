@@ -68,6 +68,7 @@ __all__ = [
     "paired_difference_interval",
     "per_class",
     "percentiles",
+    "resample",
     "resampled_denoising",
     "resampled_scores",
     "weighted_f1",
@@ -303,7 +304,7 @@ def bootstrap_interval(
     The interval speaks of other cells (or groups) from the same source, not of another laboratory or training seed.
     With groups, a dozen or more are wanted; with two the interval is only a hint.
     """
-    [value_r] = _resampled(_score(metric), [arrays], groups, num_resamples, seed)
+    [value_r] = resample(_score(metric), [arrays], groups, num_resamples, seed)
     return percentiles(value_r, level)
 
 
@@ -323,7 +324,7 @@ def paired_difference_interval(
     intervals, since a hard cell is hard for both. Groups, seed and level as in `bootstrap_interval`.
     """
     calls = [(truth_n, answer) for answer in answers]
-    a_r, b_r = _resampled(_score(metric), calls, groups, num_resamples, seed)
+    a_r, b_r = resample(_score(metric), calls, groups, num_resamples, seed)
     return percentiles(a_r - b_r, level)
 
 
@@ -333,10 +334,10 @@ def _score(name: str) -> SumScore:
     return METRICS[name].function
 
 
-def _resampled(
+def resample(
     score: SumScore, calls: Sequence[tuple[Any, ...]], groups: Any, num_resamples: int, seed: int
 ) -> list[np.ndarray]:
-    """Return the scores ``[r]`` of each call's arrays, all calls on the same resamples."""
+    """Return the scores ``[r]`` of each call's arrays, all calls on the same resamples of cells (or whole groups)."""
     if num_resamples < 1:
         raise ValueError(f"{num_resamples} resamples; at least one is needed")
     tallies = [score.tally(*arrays) for arrays in calls]
