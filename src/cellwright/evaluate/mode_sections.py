@@ -139,16 +139,20 @@ def runs_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray)
     ways: list[tuple[Entry, ...]] = []
     for mode, runs in study.runs.items():
         scores, seconds = score_by[mode], [run.seconds for run in runs]
-        memory = [run.peak_memory_gb for run in runs if run.peak_memory_gb is not None]
+        memory = [mb for run in runs if (mb := _megabytes(run)) is not None]
         share = runs[0].trained_parameters / runs[0].num_parameters
         row = (float(np.mean(scores)), min(scores), max(scores), runs[0].trained_parameters, f"{share:.1%}")
-        ways.append(PLACEHOLDER)
+        row += (round(float(np.mean(seconds)), 1), float(np.median(memory)) if memory else None)
+        ways.append((WORDS[mode][0], *row))
     every: list[tuple[Entry, ...]] = [
-        (WORDS[mode][0], run.seed, score, run.best_loss, run.best_step, run.num_steps, run.seconds, run.peak_memory_gb)
+        (WORDS[mode][0], run.seed, score, run.best_loss, run.best_step, run.num_steps, run.seconds, _megabytes(run))
         for mode, runs in study.runs.items()
         for run, score in zip(runs, score_by[mode], strict=True)
     ]
-    memory_note = "Memory is what training took above what the process held before; a dash = not measured here."
+    memory_note = (
+        "Seconds are the mean, memory is the median of the runs: the highest in training above what the process held "
+        "before. The first run of all loads libraries too. A dash = not measured here."
+    )
     columns = ("way", f"mean {_label()}", "lowest", "highest", "trained parameters", "of all", "seconds", "MB")
     by_run = ("way", "seed", _label(), "validation loss", "best step", "steps", "seconds", "MB")
     return Section(
@@ -159,6 +163,10 @@ def runs_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray)
             "Every run": Table(columns=by_run, rows=tuple(every), note="Weights are those of the best step."),
         },
     )
+
+
+def _megabytes(run: ModeRun) -> float | None:
+    return None if run.peak_memory_gb is None else round(1000 * run.peak_memory_gb, 1)
 
 
 def classes_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray) -> Section:

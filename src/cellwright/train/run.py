@@ -69,7 +69,7 @@ class FitResult:
     """Step of the lowest validation loss; ``None`` without validation."""
     best_loss: float | None
     num_trained: int
-    """Parameters that were trained."""
+    """Parameters that were trained: parts that no loss reaches are not counted."""
     num_parameters: int
     """Parameters of network and heads, frozen ones included."""
 
@@ -191,7 +191,7 @@ def fit(
         num_steps=trainer.global_step,
         best_step=keeper.best_step,
         best_loss=None if keeper.best_step is None else keeper.best_loss,
-        num_trained=sum(p.numel() for p in plan.parameters() if p.requires_grad),
+        num_trained=sum(p.numel() for p in trainer.optimizers[0].state),
         num_parameters=sum(p.numel() for p in plan.parameters()),
     )
 
