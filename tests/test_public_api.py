@@ -12,6 +12,7 @@ import cellwright
 
 VERBS = [
     "annotate",
+    "compare_modes",
     "convert",
     "denoise",
     "drug_response",

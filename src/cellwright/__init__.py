@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cellwright.models import Model, load
     from cellwright.verbs import (
         AnswerOptions,
+        CompareOptions,
         DepthOptions,
         InferenceOptions,
         PerturbOptions,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ScoreConfig,
         ScreenOptions,
         annotate,
+        compare_modes,
         convert,
         denoise,
         drug_response,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswerOptions",
+    "CompareOptions",
     "DepthOptions",
     "GeneVocab",
     "InferenceOptions",
@@ -50,6 +53,7 @@ __all__ = [
     "ScoreConfig",
     "ScreenOptions",
     "annotate",
+    "compare_modes",
     "convert",
     "denoise",
     "drug_response",

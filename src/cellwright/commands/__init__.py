@@ -16,7 +16,7 @@ from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
-from cellwright.commands.training import demo, finetune_annotate, pretrain
+from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
 from cellwright.commands.using import annotate, embed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -35,7 +35,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
-    "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate}),
+    "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate, "compare": finetune_compare}),
     "evaluate": (
         "Score a model on held-out cells beside simple baselines.",
         {"annotate": evaluate_annotate, "generate": evaluate_generate},

@@ -3,11 +3,13 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
+from cellwright.verbs.comparing import ModeComparison, compare_modes
 from cellwright.verbs.contexts import contexts_of, gene_contexts, write_contexts
 from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.finetuning import FinetuneResult, finetune
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -19,11 +21,12 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
+from cellwright.verbs.mode_runs import CompareOptions
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
-from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
+from cellwright.verbs.training import PretrainResult, pretrain
 from cellwright.verbs.using import (
     annotate,
     annotation,
@@ -38,10 +41,12 @@ from cellwright.verbs.using import (
 
 __all__ = [
     "AnswerOptions",
+    "CompareOptions",
     "DepthOptions",
     "DrugResponse",
     "FinetuneResult",
     "GeneNetwork",
+    "ModeComparison",
     "NetworkOptions",
     "InferenceOptions",
     "PerturbOptions",
@@ -60,6 +65,7 @@ __all__ = [
     "answer_lines",
     "answer_record",
     "check_columns",
+    "compare_modes",
     "contexts_of",
     "convert",
     "denoise",
