@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cellwright.objectives.base import Objective
 from cellwright.objectives.cell import Contrast, Domain, Label, Similarity
+from cellwright.objectives.confidence import ExpectedError
 from cellwright.objectives.depth import ReadDepth
 from cellwright.objectives.entity import NextEntity, NextLevel
 from cellwright.objectives.sentences import CSentence
@@ -29,6 +30,7 @@ TERMS = {
     "prompted_value": PromptedValue,
     "zero_gate": ZeroGate,
     "cell_zero_gate": CellZeroGate,
+    "expected_error": ExpectedError,
     "next_entity": NextEntity,
     "next_level": NextLevel,
     "label": Label,
@@ -37,6 +39,6 @@ TERMS = {
     "contrast": Contrast,
     "domain": Domain,
 }
-"""Name -> term class; `Label`, `WordLabel` and `Domain` also take the head that they own."""
+"""Name -> term class; `Label`, `WordLabel`, `Domain` and `ExpectedError` also take the head that they own."""
 
 __all__ = ["TERMS", "VIEWS", "Objective"]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from cellwright.config import Config, did_you_mean
+from cellwright.config import Config, did_you_mean, some_of
 from cellwright.models import FAMILIES, Model, new_model
 from cellwright.objectives import TERMS, VIEWS, Objective
-from cellwright.protocols import Family, View
+from cellwright.protocols import Family, Term, View
 from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe
 from cellwright.recipes.scfoundation import scfoundation_pretrain, scfoundation_tiny
 from cellwright.recipes.scgpt import scgpt_demo, scgpt_pretrain, scgpt_tiny
@@ -68,8 +68,13 @@ def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str
     return given
 
 
-def build_objective(config: ObjectiveConfig, view: View | None = None) -> Objective:
-    """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest."""
+def build_objective(
+    config: ObjectiveConfig, view: View | None = None, *, width: int | None = None, seed: int = 0
+) -> Objective:
+    """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest.
+
+    ``width`` is that of the hidden states, for terms that bring a head for them (drawn from ``seed``).
+    """
     view = build_view(config) if view is None else view
     for name in config.term_options:
         if name not in TERMS:
@@ -79,11 +84,21 @@ def build_objective(config: ObjectiveConfig, view: View | None = None) -> Object
     for name, weight in config.terms.items():
         if name not in TERMS:
             raise ValueError(f"no loss term {name!r}{did_you_mean(name, TERMS) or f'; terms: {sorted(TERMS)}'}")
-        if not issubclass(TERMS[name], Config):
-            raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
-        options = config.term_options.get(name, {})
-        terms[name] = (weight, TERMS[name].read(options, f"objective.term_options of {name}"))
+        terms[name] = (weight, _build_term(name, config.term_options.get(name, {}), width, seed))
     return Objective(view, terms)
+
+
+def _build_term(name: str, options: dict[str, Any], width: int | None, seed: int) -> Term:
+    kind = TERMS[name]
+    if issubclass(kind, Config):
+        return kind.read(options, f"objective.term_options of {name}")
+    if not hasattr(kind, "for_width"):
+        raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
+    if options:
+        raise ValueError(f"objective.term_options of {name}: it has no options, got {some_of(list(options))}")
+    if width is None:
+        raise ValueError(f"the term {name!r} has a head of its own; say how wide the hidden states are (width)")
+    return kind.for_width(width, seed=seed)
 
 
 def pretrain_model(
@@ -117,7 +132,7 @@ def pretrain_model(
     view = build_view(recipe.objective)
     if metadata := metadata_columns(recipe.data, view, family):
         view = view.narrowed(metadata)
-    objective = build_objective(recipe.objective, view)
+    build_objective(recipe.objective, view, width=1)  # wrong names are said before cells are read
     source = open_together(
         data,
         specials=family.specials,
@@ -137,12 +152,14 @@ def pretrain_model(
         recipe.record() | {"sources": source.record(), "split": split.record()},
         resume=resume,
     )
+    objective = build_objective(recipe.objective, view, width=model.network.width, seed=seed)
     plan = TrainPlan(model.network.train(), objective, model.tokenizer(), optim=recipe.optim, seed=seed)
     loaders = [CellLoader(source, split.train, recipe.batch_size, seed=seed, drop_last=True)]
     if len(split.valid):
         loaders.append(CellLoader(source, split.valid, recipe.batch_size, seed=seed, shuffle=False))
     result = fit(plan, *loaders, config=recipe.train, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
     model.network.eval()
+    model.heads |= {name: term.head.eval() for name, term in objective.heads.items()}
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}
     if metadata:
         model.origin["pretraining"] |= {"sentences": view.lines(), "questions": view.questions()}

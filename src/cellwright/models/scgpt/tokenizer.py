@@ -35,7 +35,7 @@ class ScGPTTokenizer:
             max_length=inputs.max_length or config.max_length,
             num_bins=config.num_bins,
             ties=inputs.ties,
-            panel=None if inputs.panel is None else tuple(int(i) for i in np.sort(_panel_ids(vocab, inputs))),
+            panel=_panel_ids(vocab, inputs),
             keep_zero=inputs.genes == "panel",
             pad_gene=vocab.special_id("pad"),
             is_packed=is_packed,
@@ -61,9 +61,12 @@ class ScGPTTokenizer:
         return replace(tokens, flag_nt=self.flags(cells, tokens))
 
 
-def _panel_ids(vocab: GeneVocab, inputs: InputConfig) -> np.ndarray:
+def _panel_ids(vocab: GeneVocab, inputs: InputConfig) -> np.ndarray | None:
+    """Return the ids of the genes that are fed; ``None`` = all that a cell expresses."""
+    if inputs.panel is None:
+        return np.sort(vocab.ids(vocab.genes)) if inputs.genes == "panel" else None
     id_g = vocab.ids(inputs.panel)
     if (id_g < 0).any():
         absent = [gene for gene, i in zip(inputs.panel, id_g, strict=True) if i < 0]
         raise ValueError(f"{len(absent)} genes of the panel are not in the vocabulary: {', '.join(absent[:3])}")
-    return id_g
+    return np.sort(id_g)
