@@ -41,7 +41,7 @@ def table(path):
 
 def test_tables_scores_and_report_are_left(own, data, targets, gene_sets, tmp_path):
     pytest.importorskip("leidenalg")
-    words = ["--targets", targets, "--gene-sets", gene_sets, "--resolution", 0.5, "--num-targets", 7, *SMALL]
+    words = ["--targets", targets, "--gene-sets", gene_sets, "--resolution", 0.5, "--num-targets", 7, "--cells", *SMALL]
     printed = works("grn", own, data, "-o", tmp_path / "net", *words)
     assert "regulators" in printed
     assert "pearson" in printed
@@ -51,13 +51,32 @@ def test_tables_scores_and_report_are_left(own, data, targets, gene_sets, tmp_pa
     by_regulator = {row["regulator"] for row in rows}
     assert len(rows) == 7 * len(by_regulator)
     assert all(row["regulator"] != row["target"] for row in rows)
-    assert len(table(tmp_path / "net" / "module_scores.tsv")) == 40
+    scores = table(tmp_path / "net" / "module_scores.tsv")
+    assert len(scores) == 40
+    cells = anndata.read_h5ad(tmp_path / "net" / "cells.h5ad")
+    listed = [[float(row[name]) for name in row if name != "cell"] for row in scores]
+    np.testing.assert_allclose(cells.obsm["module_scores"], listed, atol=1e-4)
+    modules = table(tmp_path / "net" / "modules.tsv")
+    first = [row["gene"] for row in modules if row["module"] == "0"]
+    assert list(cells.uns["cellwright"]["module_scores"]["module 0"]) == first
+    assert {"cell_type", "donor"} <= set(cells.obs)
     record = json.loads((tmp_path / "net" / "grn.json").read_text())
     assert record["network"]["embedding"] == "context"
     assert str(targets) in record["files"]
     report = (tmp_path / "net" / "report.html").read_text()
     assert "Nearest genes" in report
     assert "Gene modules" in report
+
+
+def test_module_scores_can_be_put_beside_the_cells(own, data):
+    pytest.importorskip("leidenalg")
+    config = NetworkOptions(modules=True, min_cells=3, resolution=0.5)
+    network = cellwright.grn(data, own, config=config, run=QUIET)
+    adata = anndata.read_h5ad(data)
+    network.fill(adata)
+    np.testing.assert_array_equal(adata.obsm["module_scores"], network.module_score_nm)
+    with pytest.raises(ValueError, match="modules in 40 cells"):
+        network.fill(adata[:9].copy())
 
 
 def test_each_regulator_has_targets_of_its_own(own, data):
@@ -155,6 +174,7 @@ def test_what_attention_cannot_do_is_refused_in_one_line(own, screen, data, targ
 def test_bad_input_is_refused_in_one_line(own, data, targets, tmp_path):
     out = ["-o", tmp_path / "net", *SMALL]
     refused(tmp_path, "grn", own, data, *out, says=["nothing is asked for"])
+    refused(tmp_path, "grn", own, data, *out, "--targets", targets, "--cells", says=["ask for modules too"])
     refused(tmp_path, "grn", own, data, *out, "--regulators", tmp_path / "no.txt", says=["no file of regulators"])
     (tmp_path / "tf.txt").write_text("NOTAGENE\n")
     refused(tmp_path, "grn", own, data, *out, "--regulators", tmp_path / "tf.txt", says=["none of the 1 regulators"])

@@ -174,6 +174,39 @@ def test_enrichment_finds_the_set_and_corrects_for_all_tests():
         enrich(modules, {"elsewhere": frozenset({"X"})}, GENES)
 
 
+def test_enrichment_agrees_with_an_independent_implementation():
+    gseapy = pytest.importorskip("gseapy")
+    generator = np.random.default_rng(0)
+    sets = {f"set {k}": frozenset(generator.choice(GENES, 5 + k, replace=False)) for k in range(12)}
+    module = GENES[:15]
+    ours = {pair.gene_set: pair for pair in enrich([module], sets, GENES, min_shared=1)}
+    given = {name: sorted(genes) for name, genes in sets.items()}
+    theirs = gseapy.enrich(list(module), given, background=list(GENES), outdir=None, cutoff=1, no_plot=True).results
+    assert set(theirs["Term"]) == set(ours)
+    for row in theirs.to_dict("records"):
+        assert ours[row["Term"]].p_value == pytest.approx(row["P-value"], rel=1e-6)
+        assert f"{ours[row['Term']].num_shared}/{ours[row['Term']].num_set}" == row["Overlap"]
+    if len(ours) == len(sets):  # they correct over pairs that share a gene, we over all
+        by_name = theirs.set_index("Term")["Adjusted P-value"]
+        assert all(pair.q_value == pytest.approx(by_name[name], rel=1e-6) for name, pair in ours.items())
+
+
+def test_module_scores_agree_with_scanpy():
+    scanpy = pytest.importorskip("scanpy")
+    from anndata import AnnData
+
+    generator = np.random.default_rng(0)
+    genes = [f"G{g}" for g in range(3000)]
+    value_ng = np.log1p(generator.poisson(generator.lognormal(0, 1, 3000), (80, 3000))).astype(np.float32)
+    value_ng[:40, 100:120] += 1
+    adata = AnnData(sparse.csr_matrix(value_ng))
+    adata.var_names = genes
+    scanpy.tl.score_genes(adata, genes[100:120], ctrl_size=50)
+    score_nm = module_scores(adata.X, genes, [genes[100:120]])
+    assert np.corrcoef(score_nm[:, 0], adata.obs["score"])[0, 1] > 0.999
+    np.testing.assert_allclose(score_nm[:, 0], adata.obs["score"], atol=0.1)
+
+
 def test_tables_of_targets_are_read_in_their_kinds(tmp_path):
     table = tmp_path / "targets.tsv.gz"
     with gzip.open(table, "wt") as handle:

@@ -39,6 +39,8 @@ class NetworkOptions(Config):
     """Find gene modules, also without gene sets. Needs leidenalg."""
     resolution: float = Field(5.0, gt=0)
     """Of gene modules: higher = more, smaller ones."""
+    cells: bool = False
+    """Also write the cells, with how strongly each uses the modules, as cells.h5ad."""
     condition: str | None = None
     """attention: column of obs that says what was done to the cells; unset = all cells are of one kind, or found by its
     name where --control or --perturbed is given."""

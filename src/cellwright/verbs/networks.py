@@ -17,13 +17,16 @@ from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.network_ways import Asker, NetworkOptions, Ways
 from cellwright.verbs.training import publish
-from cellwright.verbs.using import ReadOptions, open_data, open_model, provenance
+from cellwright.verbs.using import ReadOptions, note, open_data, open_model, provenance
 
 if TYPE_CHECKING:
     from cellwright.data.cells import Cells
     from cellwright.evaluate.evaluation import Evaluation
     from cellwright.tasks.grn import RankedTargets
     from cellwright.tasks.modules import Enrichment, ModuleConfig
+
+
+MODULE_SCORES = "module_scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +45,23 @@ class GeneNetwork:
     evaluation: Evaluation | None
     """Scores beside baselines, with known targets."""
     record: dict[str, Any]
+
+    def fill(self, adata: Any) -> None:
+        """Fill ``adata.obsm["module_scores"]`` and ``adata.uns["cellwright"]["module_scores"]``, genes of each module.
+
+        Raises
+        ------
+        ValueError
+            When no modules were found, or these are other cells.
+        """
+        if not self.modules or adata.n_obs != len(self.module_score_nm):
+            raise ValueError(f"there are scores of {len(self.modules)} modules in {len(self.module_score_nm)} cells")
+        adata.obsm[MODULE_SCORES] = self.module_score_nm
+        note(adata, MODULE_SCORES, self.module_record())
+
+    def module_record(self) -> dict[str, Any]:
+        """Return the genes of each module, for the record beside their scores."""
+        return {f"module {m}": list(genes) for m, genes in enumerate(self.modules)} | {"network": self.record}
 
 
 def grn(
@@ -123,7 +143,8 @@ def grn(
         module_score_nm=score_nm, enrichment=enrichment, evaluation=evaluation, record=record | {"files": hashes},
     )  # fmt: skip
     if out is not None:
-        write_network(network, source, out, config)
+        cells = adata if config.cells else None
+        write_network(network, source, out, num_targets=config.num_targets, cells=cells)
     return network
 
 
@@ -132,6 +153,8 @@ def _check_asked(config: NetworkOptions, has_regulators: bool, has_modules: bool
         raise ValueError("modules are made of vectors; leave modules and gene sets to a run from vectors")
     if config.from_ == "vectors" and config.has_conditions:
         raise ValueError("vectors are those of all cells; conditions are compared by attention (--from attention)")
+    if config.cells and not has_modules:
+        raise ValueError("cells are written with their module scores; ask for modules too, or leave cells out")
     if not has_regulators and not has_modules and not config.has_conditions:
         raise ValueError("nothing is asked for: give regulators, known targets or gene sets, or ask for modules")
 
@@ -204,14 +227,28 @@ def _evaluate(
     )
 
 
-def write_network(network: GeneNetwork, source: Cells, out: str | Path, config: NetworkOptions) -> None:
-    """Write tables (tab-separated), record, scores and report into a folder that is whole or not there."""
+def write_network(
+    network: GeneNetwork, source: Cells, out: str | Path, *, num_targets: int = 100, cells: Any = None
+) -> None:
+    """Write tables (tab-separated), record, scores and report into a folder that is whole or not there.
+
+    Parameters
+    ----------
+    source
+        Cells that the network was made from.
+    num_targets
+        Targets listed for each regulator.
+    cells
+        AnnData or path of the same cells, to be written with their module scores; ``None`` = they are not.
+    """
+    from cellwright.data.write import write_h5ad
+
     with atomic_path(out) as draft:
         draft.mkdir(parents=True)
         for kind, ranked in network.rankings.items():
             rows = [
                 (name, gene, rank, f"{score:.6g}")
-                for name, found in ranked.top(config.num_targets).items()
+                for name, found in ranked.top(num_targets).items()
                 for rank, (gene, score) in enumerate(found, 1)
             ]
             name = "targets.tsv" if ranked is network.ranked else f"targets_{kind}.tsv"
@@ -229,6 +266,9 @@ def write_network(network: GeneNetwork, source: Cells, out: str | Path, config: 
             names = ("module", "gene_set", "num_shared", "num_module", "num_set", "p_value", "q_value")
             rows = [tuple(getattr(pair, name) for name in names) for pair in network.enrichment]
             _write_table(draft / "enrichment.tsv", names, rows)
+        if cells is not None:
+            uns = {"cellwright": {MODULE_SCORES: network.module_record()}}
+            write_h5ad(cells, draft / "cells.h5ad", obsm={MODULE_SCORES: network.module_score_nm}, uns=uns)
         write_json(draft / "grn.json", network.record)
         if network.evaluation is not None:
             publish(network.evaluation, draft)
