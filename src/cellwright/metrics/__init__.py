@@ -3,13 +3,14 @@
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
 it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
 made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`, denoised ones ``DENOISING_METRICS``, see
-`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``. ``REPORTED`` holds all of them.
+`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``, integrated cells ``INTEGRATION_METRICS``. ``REPORTED``
+holds all of them.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
 then a matrix product.
 
-Not here: scores that know which class is a kind of which, and scores of integration.
+Not here: scores that know which class is a kind of which.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from cellwright.metrics.depth import DENOISING_METRICS, DepthScore, resampled_denoising
+from cellwright.metrics.integration import INTEGRATION_METRICS, EmbeddedCells, IntegrationScore, embedded_cells
 from cellwright.metrics.made import (
     GENERATION_METRICS,
     CellScore,
@@ -38,11 +40,14 @@ __all__ = [
     "DENOISING_METRICS",
     "ECE_BINS",
     "GENERATION_METRICS",
+    "INTEGRATION_METRICS",
     "METRICS",
     "NETWORK_METRICS",
     "REPORTED",
     "CellScore",
     "DepthScore",
+    "EmbeddedCells",
+    "IntegrationScore",
     "Markers",
     "Metric",
     "SumScore",
@@ -58,6 +63,7 @@ __all__ = [
     "confidence_bins",
     "confusion",
     "ece",
+    "embedded_cells",
     "generation_interval",
     "macro_f1",
     "macro_f1_present",
@@ -69,6 +75,7 @@ __all__ = [
     "per_class",
     "percentiles",
     "resampled_denoising",
+    "resampled_labels",
     "resampled_scores",
     "weighted_f1",
 ]
@@ -254,7 +261,13 @@ _TABLE = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 """Name -> metric. All take (truth_n, pred_n), ``ece`` takes (truth_n, probability_nk)."""
-REPORTED: Mapping[str, Metric] = {**METRICS, **GENERATION_METRICS, **DENOISING_METRICS, **NETWORK_METRICS}
+REPORTED: Mapping[str, Metric] = {
+    **METRICS,
+    **GENERATION_METRICS,
+    **DENOISING_METRICS,
+    **NETWORK_METRICS,
+    **INTEGRATION_METRICS,
+}
 """Every metric that a report can show, whatever its function takes; names are used once."""
 
 
@@ -303,8 +316,16 @@ def bootstrap_interval(
     The interval speaks of other cells (or groups) from the same source, not of another laboratory or training seed.
     With groups, a dozen or more are wanted; with two the interval is only a hint.
     """
-    [value_r] = _resampled(_score(metric), [arrays], groups, num_resamples, seed)
+    value_r = resampled_labels(metric, *arrays, groups=groups, num_resamples=num_resamples, seed=seed)
     return percentiles(value_r, level)
+
+
+def resampled_labels(metric: str, *arrays: Any, groups: Any = None, num_resamples: int = 1000, seed: int) -> np.ndarray:
+    """Return a metric of ``METRICS`` on resamples as in `bootstrap_interval`: float64 ``[r]``.
+
+    With groups (one a cell, where cells are drawn) the same seed draws the same ones whatever the arrays hold.
+    """
+    return _resampled(_score(metric), [arrays], groups, num_resamples, seed)[0]
 
 
 def paired_difference_interval(

@@ -207,3 +207,13 @@ class Stack(nn.ModuleList):
         for block in list(self)[:at]:
             x_ntd = block(x_ntd, layout)
         return self[at].queries_keys(x_ntd)
+
+
+def has_dropout(network: object) -> bool:
+    """Whether any part of a network leaves something out at random in training."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    return any(
+        (isinstance(module, nn.Dropout) and module.p > 0)
+        or (isinstance(module, Attention) and module.shape.attention_dropout > 0)
+        for module in modules
+    )

@@ -83,6 +83,13 @@ class ZeroGate(Config):
         return -likelihood_s.mean()
 
 
+class CellZeroGate(ZeroGate):
+    """The same for the gate of the cell embedding: both stand side by side in scGPT's integration recipe."""
+
+    of: Literal["value", "cell_value"] = "cell_value"
+    """Whose gate."""
+
+
 def _squared_error(predicted_nt: Tensor | None, targets: Targets) -> Tensor:
     predicted_s, value_s = _scored(predicted_nt, targets)
     predicted_s = _at_least_float32(predicted_s)

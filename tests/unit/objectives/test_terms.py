@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cellwright.objectives.cell import Domain, Label
+from cellwright.objectives.cell import Contrast, Domain, Label
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
 from cellwright.types import Layout, ModelOutput, Targets
 
@@ -18,6 +18,11 @@ def output(num_cells=4, width=9, **answers):
     layout = Layout((width,) * num_cells, width)
     hidden = torch.zeros(num_cells, width, 2)
     return ModelOutput(hidden_ntd=hidden, cell_nd=hidden[:, 0], layout=layout, **answers)
+
+
+def cells(cell_nd, again=None):
+    layout = Layout((1,) * len(cell_nd), 1)
+    return ModelOutput(hidden_ntd=cell_nd[:, None], cell_nd=cell_nd, layout=layout, again=again)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,30 @@ def test_half_precision_predictions_are_compared_in_float32():
     loss = MaskedValue()(output(1, 4, value_nt=predicted), targets)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(1e-6, rel=1e-2)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_contrast_by_hand(temperature):
+    torch.manual_seed(3)
+    first, second = torch.randn(2, 5, 4, dtype=torch.float32)
+    loss = Contrast(temperature=temperature)(cells(first, cells(second)), Targets())
+    rows = []
+    for i in range(5):
+        cosines = [float(first[i] @ second[k] / first[i].norm() / second[k].norm()) / temperature for k in range(5)]
+        rows.append(np.log(np.exp(cosines).sum()) - cosines[i])
+    assert float(loss) == pytest.approx(np.mean(rows), rel=1e-5)
+    alike = Contrast(temperature=temperature)(cells(first, cells(3 * first)), Targets())
+    assert alike < loss
+    swapped = Contrast(temperature=temperature)(cells(first, cells(first.roll(1, 0))), Targets())
+    assert alike < swapped
+
+
+def test_contrast_refuses_what_it_cannot_compare():
+    one = torch.ones(1, 3)
+    with pytest.raises(ValueError, match="run once only"):
+        Contrast()(cells(one), Targets())
+    with pytest.raises(ValueError, match="single cell"):
+        Contrast()(cells(one, cells(one)), Targets())
 
 
 def test_prompted_value_without_a_second_pass_is_an_error():

@@ -14,6 +14,7 @@ import torch
 
 from cellwright.models.inputs import InputConfig
 from cellwright.models.scgpt.config import ScGPTConfig
+from cellwright.tokens.flags import FlagTable
 from cellwright.tokens.sequence import SequenceSpec, encode_cells
 from cellwright.types import CellBatch, Draw, TokenBatch
 from cellwright.vocab import GeneVocab
@@ -28,6 +29,7 @@ class ScGPTTokenizer:
         inputs = inputs or InputConfig()
         cls_value = config.pad_value if inputs.cls_value is None else inputs.cls_value
         self.config = config
+        self.flags = FlagTable(vocab, inputs.conditions, config.condition_sizes)
         self.spec = SequenceSpec(
             prefix=((vocab.special_id("cls"), float(cls_value)),),
             max_length=inputs.max_length or config.max_length,
@@ -45,15 +47,18 @@ class ScGPTTokenizer:
         return np.minimum(num_n, self.spec.room) + len(self.spec.prefix)
 
     def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
-        """Encode cells; sequencing batches come from ``cells.obs["tech_batch"]`` where the network asks for them."""
+        """Encode cells; sequencing batches come from ``cells.obs["tech_batch"]`` where the network asks for them.
+
+        Conditions are those of the genes (``InputConfig.conditions``) and of the cells (``cells.flags``); flagged genes
+        are always among the tokens.
+        """
+        self.flags.check(cells)
         tokens = encode_cells(cells, self.spec, draw)
         if self.config.uses_tech_batch:
             if "tech_batch" not in cells.obs:
                 raise ValueError("this model needs each cell's sequencing batch; name the obs column that holds it")
             tokens = replace(tokens, tech_batch_n=torch.from_numpy(cells.obs["tech_batch"].astype(np.int64)))
-        if self.config.num_conditions:
-            tokens = replace(tokens, flag_nt=torch.zeros_like(tokens.gene_nt))
-        return tokens
+        return replace(tokens, flag_nt=self.flags(cells, tokens))
 
 
 def _panel_ids(vocab: GeneVocab, inputs: InputConfig) -> np.ndarray:

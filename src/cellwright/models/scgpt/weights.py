@@ -195,7 +195,14 @@ def to_released(model: Any, folder: Path) -> None:
     """Write a `cellwright.models.Model` of this family as a published folder, atomically.
 
     What came from a published checkpoint goes back tensor for tensor, key for key.
+
+    Raises
+    ------
+    ValueError
+        For a network with several kinds of conditions, which the published format has no names for.
     """
+    if model.config.more_conditions:
+        raise ValueError("published scGPT checkpoints hold one kind of conditions; save this model in our own format")
     origin = model.origin
     files = origin.get("files", {})
     layout = origin.get("layout", "flash")
