@@ -23,6 +23,8 @@ from cellwright.verbs.mapping import (
 )
 from cellwright.verbs.mode_runs import CompareOptions
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
+from cellwright.verbs.network_ways import NetworkOptions
+from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
