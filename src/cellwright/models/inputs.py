@@ -24,6 +24,11 @@ class InputConfig(Config):
     """Genes that are fed, by vocabulary name; ``None`` = all."""
     genes: Literal["expressed", "panel"] = "expressed"
     """Whether cells are fed the genes that they express, or all of the panel, silent ones with value 0."""
+    modalities: tuple[str, ...] = ()
+    """Names of the modalities in the order of their ids (families that tell modalities apart): each token carries that
+    of its name (``protein:CD4``; genes are ``rna``), and values are binned within cell and modality."""
+    unbinned: tuple[str, ...] = ()
+    """Modalities whose values are fed as they are, times ten, and not as bins; ``modalities`` names them too."""
     gene_order: Literal["reverse", "forward", "shuffle"] = "reverse"
     """Order of genes in a sentence (families that read sentences): by descending vocabulary id (published inference),
     ascending, or shuffled by seed and cell."""
