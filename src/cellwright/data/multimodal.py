@@ -73,19 +73,29 @@ class Multimodal:
     def _held(self) -> _Held:
         return self.cells._store  # the cells of `open_multimodal` are made on one
 
+    def only(self, gene_ids: np.ndarray) -> Cells:
+        """Return the cells with values of these vocabulary ids only; totals stay."""
+        value_nv = self._held.value_nv
+        is_kept_v = np.zeros(len(self.cells.vocab), bool)
+        is_kept_v[gene_ids] = True
+        return self._with_entries(is_kept_v[value_nv.indices])
+
+    def _with_entries(self, is_kept_z: np.ndarray) -> Cells:
+        held = self._held
+        indptr = np.concatenate([[0], np.cumsum(is_kept_z)])[held.value_nv.indptr]
+        parts = (held.value_nv.data[is_kept_z], held.value_nv.indices[is_kept_z], indptr)
+        store = _Held(sp.csr_matrix(parts, shape=held.value_nv.shape), held.total_n)
+        return Cells(store, self.cells.obs, self.cells.contract, self.cells.vocab)
+
     def without(self, modality: str, rows: np.ndarray) -> Multimodal:
         """Return the same cells where those at ``rows`` lack a modality: as if it had not been measured in them."""
         held, at = self._held, self.modalities.index(modality)
         is_gone_n = np.zeros(len(self), bool)
         is_gone_n[rows] = True
         is_theirs_z = np.isin(held.value_nv.indices, _ids_of(self.cells.vocab, modality))
-        is_kept_z = ~(np.repeat(is_gone_n, np.diff(held.value_nv.indptr)) & is_theirs_z)
-        indptr = np.concatenate([[0], np.cumsum(is_kept_z)])[held.value_nv.indptr]
-        parts = (held.value_nv.data[is_kept_z], held.value_nv.indices[is_kept_z], indptr)
-        store = _Held(sp.csr_matrix(parts, shape=held.value_nv.shape), held.total_n)
+        cells = self._with_entries(~(np.repeat(is_gone_n, np.diff(held.value_nv.indptr)) & is_theirs_z))
         is_measured_nm = self.is_measured_nm.copy()
         is_measured_nm[rows, at] = False
-        cells = Cells(store, self.cells.obs, self.cells.contract, self.cells.vocab)
         return replace(self, cells=cells, is_measured_nm=is_measured_nm)
 
     def lines(self) -> list[str]:

@@ -31,6 +31,7 @@ from cellwright.metrics.made import (
     nearest_distances,
     resampled_scores,
 )
+from cellwright.metrics.modalities import MODALITY_METRICS
 from cellwright.metrics.networks import NETWORK_METRICS
 from cellwright.metrics.table import Metric, percentiles
 
@@ -39,6 +40,7 @@ __all__ = [
     "ECE_BINS",
     "GENERATION_METRICS",
     "METRICS",
+    "MODALITY_METRICS",
     "NETWORK_METRICS",
     "REPORTED",
     "CellScore",
@@ -254,7 +256,13 @@ _TABLE = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 """Name -> metric. All take (truth_n, pred_n), ``ece`` takes (truth_n, probability_nk)."""
-REPORTED: Mapping[str, Metric] = {**METRICS, **GENERATION_METRICS, **DENOISING_METRICS, **NETWORK_METRICS}
+REPORTED: Mapping[str, Metric] = {
+    **METRICS,
+    **GENERATION_METRICS,
+    **DENOISING_METRICS,
+    **NETWORK_METRICS,
+    **MODALITY_METRICS,
+}
 """Every metric that a report can show, whatever its function takes; names are used once."""
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cellwright.tokens.sequence import read_rows
 from cellwright.tokens.values import bin_ragged, check_binning
-from cellwright.types import CellBatch, Draw
+from cellwright.types import CellBatch, Draw, Layout, TokenBatch
 from cellwright.vocab import GeneVocab, modality_of
 
 UNBINNED_SCALE = 10.0
@@ -110,3 +110,33 @@ def code_by_modality(cells: CellBatch, spec: ModalitySpec, draw: Draw, panel: np
     if spec.unbinned:
         coded_z = np.where(np.isin(modality_z, spec.unbinned), value_z * np.float32(UNBINNED_SCALE), coded_z)
     return replace(cells, indptr_n1=indptr_n1, gene_z=gene_z, value_z=coded_z.astype(np.float32))
+
+
+def with_asked(tokens: TokenBatch, gene_p: np.ndarray, modality_p: np.ndarray, *, pad_gene: int) -> TokenBatch:
+    """Return tokens with further ones behind each cell's: known features whose values are withheld.
+
+    The answers are at the last ``len(gene_p)`` tokens of each cell. Features that a cell has a token of already must
+    not be asked for; nothing here looks. The layout, packed or padded, stays of its kind.
+    """
+    packed, num = tokens.packed(), len(gene_p)
+    before = packed.layout
+    layout = Layout(tuple(length + num for length in before.lengths))
+    # packed, a cell's asked tokens come after its own: both sorted by cell, own ones first
+    cell_t = torch.cat([before.cell_of_token(), torch.arange(before.num_cells).repeat_interleave(num)])
+    order_t = torch.argsort(cell_t, stable=True)
+
+    def joined(own_nt: Tensor, asked_p: Tensor) -> Tensor:
+        return torch.cat([own_nt[0], asked_p.to(own_nt.dtype).repeat(before.num_cells)])[order_t][None]
+
+    made = replace(
+        packed,
+        layout=layout,
+        gene_nt=joined(packed.gene_nt, torch.from_numpy(np.asarray(gene_p, np.int64))),
+        value_nt=joined(packed.value_nt, torch.zeros(num)),
+        is_hidden_nt=joined(packed.is_hidden_nt, torch.ones(num)),
+        flag_nt=None if packed.flag_nt is None else joined(packed.flag_nt, torch.zeros(num)),
+        modality_nt=None
+        if packed.modality_nt is None
+        else joined(packed.modality_nt, torch.from_numpy(np.asarray(modality_p, np.int64))),
+    )
+    return made if tokens.layout.is_packed else made.padded(pad_gene)
