@@ -3,13 +3,14 @@
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
 it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
 made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`, denoised ones ``DENOISING_METRICS``, see
-`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``. ``REPORTED`` holds all of them.
+`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``, integrated cells ``INTEGRATION_METRICS``. ``REPORTED``
+holds all of them.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
 then a matrix product.
 
-Not here: scores that know which class is a kind of which, and scores of integration.
+Not here: scores that know which class is a kind of which.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from cellwright.metrics.depth import DENOISING_METRICS, DepthScore, resampled_denoising
+from cellwright.metrics.integration import INTEGRATION_METRICS, EmbeddedCells, IntegrationScore, embedded_cells
 from cellwright.metrics.made import (
     GENERATION_METRICS,
     CellScore,
@@ -39,12 +41,15 @@ __all__ = [
     "DENOISING_METRICS",
     "ECE_BINS",
     "GENERATION_METRICS",
+    "INTEGRATION_METRICS",
     "METRICS",
     "MODALITY_METRICS",
     "NETWORK_METRICS",
     "REPORTED",
     "CellScore",
     "DepthScore",
+    "EmbeddedCells",
+    "IntegrationScore",
     "Markers",
     "Metric",
     "SumScore",
@@ -60,6 +65,7 @@ __all__ = [
     "confidence_bins",
     "confusion",
     "ece",
+    "embedded_cells",
     "generation_interval",
     "macro_f1",
     "macro_f1_present",
@@ -261,6 +267,7 @@ REPORTED: Mapping[str, Metric] = {
     **GENERATION_METRICS,
     **DENOISING_METRICS,
     **NETWORK_METRICS,
+    **INTEGRATION_METRICS,
     **MODALITY_METRICS,
 }
 """Every metric that a report can show, whatever its function takes; names are used once."""
