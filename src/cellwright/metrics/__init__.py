@@ -43,6 +43,7 @@ from cellwright.metrics.made import (
     nearest_distances,
     resampled_scores,
 )
+from cellwright.metrics.modalities import MODALITY_METRICS
 from cellwright.metrics.networks import NETWORK_METRICS
 from cellwright.metrics.sums import Sums, SumScore, Tally, resample
 from cellwright.metrics.table import Metric, percentiles
@@ -53,6 +54,7 @@ __all__ = [
     "GENERATION_METRICS",
     "INTEGRATION_METRICS",
     "METRICS",
+    "MODALITY_METRICS",
     "NETWORK_METRICS",
     "REPORTED",
     "CellScore",
@@ -98,5 +100,6 @@ REPORTED: Mapping[str, Metric] = {
     **DENOISING_METRICS,
     **NETWORK_METRICS,
     **INTEGRATION_METRICS,
+    **MODALITY_METRICS,
 }
 """Every metric that a report can show, whatever its function takes; names are used once."""

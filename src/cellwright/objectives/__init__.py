@@ -10,6 +10,7 @@ from cellwright.objectives.cell import Contrast, Domain, Label, Similarity
 from cellwright.objectives.confidence import ExpectedError
 from cellwright.objectives.depth import ReadDepth
 from cellwright.objectives.entity import NextEntity, NextLevel
+from cellwright.objectives.modalities import ModalityMask
 from cellwright.objectives.sentences import CSentence
 from cellwright.objectives.value import CellValue, CellZeroGate, MaskedValue, PromptedValue, ZeroGate
 from cellwright.objectives.views import Clean, GenerativeSplit, RandomMask
@@ -18,6 +19,7 @@ from cellwright.objectives.word_label import WordLabel
 VIEWS = {
     "clean": Clean,
     "random_mask": RandomMask,
+    "modality_mask": ModalityMask,
     "generative_split": GenerativeSplit,
     "c_sentence": CSentence,
     "read_depth": ReadDepth,

@@ -22,7 +22,6 @@ from cellwright.verbs.mapping import (
     open_index,
 )
 from cellwright.verbs.mode_runs import CompareOptions
-from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.network_ways import NetworkOptions
 from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model

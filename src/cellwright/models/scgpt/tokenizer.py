@@ -15,6 +15,7 @@ import torch
 from cellwright.models.inputs import InputConfig
 from cellwright.models.scgpt.config import ScGPTConfig
 from cellwright.tokens.flags import FlagTable
+from cellwright.tokens.modalities import ModalitySpec, code_by_modality
 from cellwright.tokens.sequence import SequenceSpec, encode_cells
 from cellwright.types import CellBatch, Draw, TokenBatch
 from cellwright.vocab import GeneVocab
@@ -30,10 +31,11 @@ class ScGPTTokenizer:
         cls_value = config.pad_value if inputs.cls_value is None else inputs.cls_value
         self.config = config
         self.flags = FlagTable(vocab, inputs.conditions, config.condition_sizes)
+        self.modalities = _modalities(config, vocab, inputs)
         self.spec = SequenceSpec(
             prefix=((vocab.special_id("cls"), float(cls_value)),),
             max_length=inputs.max_length or config.max_length,
-            num_bins=config.num_bins,
+            num_bins=None if self.modalities else config.num_bins,
             ties=inputs.ties,
             panel=_panel_ids(vocab, inputs),
             keep_zero=inputs.genes == "panel",
@@ -53,12 +55,37 @@ class ScGPTTokenizer:
         are always among the tokens.
         """
         self.flags.check(cells)
-        tokens = encode_cells(cells, self.spec, draw)
+        if self.modalities is None:
+            tokens = encode_cells(cells, self.spec, draw)
+        else:
+            tokens = encode_cells(code_by_modality(cells, self.modalities, draw, self.spec.panel), self.spec, draw)
+            if self.config.num_modalities:
+                tokens = replace(tokens, modality_nt=self.modalities.of(tokens.gene_nt))
         if self.config.uses_tech_batch:
             if "tech_batch" not in cells.obs:
                 raise ValueError("this model needs each cell's sequencing batch; name the obs column that holds it")
             tokens = replace(tokens, tech_batch_n=torch.from_numpy(cells.obs["tech_batch"].astype(np.int64)))
         return replace(tokens, flag_nt=self.flags(cells, tokens))
+
+
+def _modalities(config: ScGPTConfig, vocab: GeneVocab, inputs: InputConfig) -> ModalitySpec | None:
+    """Return how modalities are told apart; ``None`` where none are named: all tokens are of one then."""
+    if not inputs.modalities:
+        return None
+    if config.num_modalities and len(inputs.modalities) + 2 > config.num_modalities:
+        raise ValueError(
+            f"{len(inputs.modalities)} modalities, <pad> and <cls> need more than the {config.num_modalities} ids that "
+            "this network has (num_modalities)"
+        )
+    pad = len(inputs.modalities) if config.modality_pad is None else config.modality_pad
+    return ModalitySpec.of_vocab(
+        vocab,
+        inputs.modalities,
+        special_ids={vocab.special_id("pad"): pad, vocab.special_id("cls"): pad + 1},
+        unbinned=inputs.unbinned,
+        num_bins=config.num_bins,
+        ties=inputs.ties,
+    )
 
 
 def _panel_ids(vocab: GeneVocab, inputs: InputConfig) -> np.ndarray | None:
