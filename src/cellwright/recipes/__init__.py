@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from cellwright.config import Config, did_you_mean, some_of
+from cellwright.config import did_you_mean
 from cellwright.models import FAMILIES, Model, new_model
-from cellwright.objectives import TERMS, VIEWS, Objective
-from cellwright.protocols import Family, Term, View
-from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe
+from cellwright.objectives.config import build_objective, build_view
+from cellwright.protocols import Family, View
+from cellwright.recipes.config import DataConfig, Recipe
 from cellwright.recipes.scfoundation import scfoundation_pretrain, scfoundation_tiny
 from cellwright.recipes.scgpt import scgpt_demo, scgpt_pretrain, scgpt_tiny
 from cellwright.recipes.scmulan import scmulan_pretrain, scmulan_tiny
@@ -39,13 +39,6 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def build_view(config: ObjectiveConfig) -> View:
-    """Build the view from its name; an unknown name is an error that offers the nearest."""
-    if config.view not in VIEWS:
-        raise ValueError(f"no view {config.view!r}{did_you_mean(config.view, VIEWS) or f'; views: {sorted(VIEWS)}'}")
-    return VIEWS[config.view].read(config.view_options, f"objective.view_options of {config.view}")
-
-
 def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str, str]:
     """Return category -> column, categories by our names, of the metadata that a run reads.
 
@@ -66,39 +59,6 @@ def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str
             f"--set data.metadata.cell_type=COLUMN (categories: {', '.join(sorted(view.categories))})"
         )
     return given
-
-
-def build_objective(
-    config: ObjectiveConfig, view: View | None = None, *, width: int | None = None, seed: int = 0
-) -> Objective:
-    """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest.
-
-    ``width`` is that of the hidden states, for terms that bring a head for them (drawn from ``seed``).
-    """
-    view = build_view(config) if view is None else view
-    for name in config.term_options:
-        if name not in TERMS:
-            near = did_you_mean(name, TERMS) or f"; terms: {sorted(TERMS)}"
-            raise ValueError(f"objective.term_options: no loss term {name!r}{near}")
-    terms = {}
-    for name, weight in config.terms.items():
-        if name not in TERMS:
-            raise ValueError(f"no loss term {name!r}{did_you_mean(name, TERMS) or f'; terms: {sorted(TERMS)}'}")
-        terms[name] = (weight, _build_term(name, config.term_options.get(name, {}), width, seed))
-    return Objective(view, terms)
-
-
-def _build_term(name: str, options: dict[str, Any], width: int | None, seed: int) -> Term:
-    kind = TERMS[name]
-    if issubclass(kind, Config):
-        return kind.read(options, f"objective.term_options of {name}")
-    if not hasattr(kind, "for_width"):
-        raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
-    if options:
-        raise ValueError(f"objective.term_options of {name}: it has no options, got {some_of(list(options))}")
-    if width is None:
-        raise ValueError(f"the term {name!r} has a head of its own; say how wide the hidden states are (width)")
-    return kind.for_width(width, seed=seed)
 
 
 def pretrain_model(
