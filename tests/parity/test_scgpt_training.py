@@ -7,7 +7,7 @@ from parity.cases import Case
 from cellwright.models.scgpt.names import published_head_key, published_key
 from cellwright.objectives.cell import Domain, Label, Similarity
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
-from cellwright.types import Targets
+from cellwright.types import Layout, ModelOutput, Targets
 
 LOSS_RTOL, GRAD_RTOL, STEP_ATOL = 1e-4, 1e-3, 1e-5
 
@@ -194,3 +194,16 @@ def test_recorded_losses_of_the_base_model():
     assert_loss(MaskedValue()(out, asked), case["loss/masked_mse_mlm"])
     assert_loss(CellValue()(out, asked), case["loss/masked_mse_mvc"])
     assert_loss(Similarity(threshold=0.3)(out, asked), case["out/all/loss_ecs"])
+
+
+def test_recorded_losses():
+    case = Case("scgpt", "metrics_losses")
+    value_nt, predicted_nt = case["in/loss_target"], case["in/loss_input"]
+    layout = Layout((value_nt.shape[1],) * len(value_nt), value_nt.shape[1])
+    hidden_ntd = torch.zeros(*value_nt.shape, 1)
+    out = ModelOutput(
+        hidden_ntd=hidden_ntd, cell_nd=hidden_ntd[:, 0], layout=layout, value_nt=predicted_nt, expressed_nt=predicted_nt
+    )
+    asked = Targets(value_nt=value_nt, is_scored_nt=case["in/loss_mask"])
+    assert_loss(MaskedValue()(out, asked), case["out/loss/masked_mse"])
+    assert_loss(ZeroGate()(out, asked), case["out/loss/neg_log_bernoulli"])
