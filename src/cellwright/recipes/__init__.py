@@ -6,14 +6,14 @@ the run. `RECIPES` is the list; ``--set train.max_steps=50`` changes any field o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellwright.config import did_you_mean
-from cellwright.models import FAMILIES, Model, new_model
+from cellwright.config import Config, did_you_mean
+from cellwright.models import FAMILIES, InputConfig, Model, new_model
 from cellwright.objectives.config import build_objective, build_view
 from cellwright.protocols import Family, View
 from cellwright.recipes.config import DataConfig, Recipe
@@ -81,6 +81,7 @@ def pretrain_model(
     -------
     The trained model and the `cellwright.train.run.FitResult`.
     """
+    from cellwright.data.gene_annotations import read_gene_annotations
     from cellwright.data.joined import open_together
     from cellwright.data.loader import CellLoader
     from cellwright.data.splits import split_cells
@@ -105,7 +106,11 @@ def pretrain_model(
     )
     if metadata:
         check_usable(view, source)
-    model = new_model(recipe.family, source.vocab, architecture, seed=seed, inputs=recipe.inputs)
+    inputs = recipe.inputs
+    if columns := recipe.data.gene_annotations:
+        tables = read_gene_annotations(data, columns, source.vocab, layer=recipe.data.layer)
+        architecture, inputs = with_conditions(architecture, inputs, tables)
+    model = new_model(recipe.family, source.vocab, architecture, seed=seed, inputs=inputs)
     split = split_cells(source.obs, by="cells", valid=recipe.data.valid_fraction, seed=seed)
     open_run(
         folder,
@@ -127,6 +132,26 @@ def pretrain_model(
             model.origin["pretraining"]["hierarchy"] = hierarchy
     model.save(folder)
     return model, result
+
+
+def with_conditions(
+    architecture: Config, inputs: InputConfig, tables: Mapping[str, Mapping[str, str]]
+) -> tuple[Config, InputConfig]:
+    """Return architecture and inputs with conditions that genes have whatever the cell: kind -> gene -> category.
+
+    Raises
+    ------
+    ValueError
+        When the family takes no conditions, or conditions are set beside.
+    """
+    if "num_conditions" not in type(architecture).model_fields:
+        raise ValueError(f"data.gene_annotations: a {type(architecture).__name__} takes no conditions of genes")
+    if architecture.num_conditions or inputs.conditions:
+        raise ValueError("data.gene_annotations sets num_conditions and inputs.conditions; leave them out")
+    first, *more = (1 + len(set(table.values())) for table in tables.values())
+    changes = [f"num_conditions={first}", "condition_pad=0", f"more_conditions={more}"]
+    conditions = {kind: dict(table) for kind, table in tables.items()}
+    return architecture.override(changes), InputConfig.read(inputs.record() | {"conditions": conditions}, "inputs")
 
 
 def told_hierarchy(model: Model, source: Any, rows: np.ndarray) -> dict[str, list[str]] | None:

@@ -29,6 +29,9 @@ class DataConfig(Config):
     metadata: dict[str, str | None] = {}
     """Category of words -> column of obs, for views that read words; null = the data have none. Sentences leave out
     the categories without a column."""
+    gene_annotations: dict[str, str] = {}
+    """Kind of condition -> column of var: what is known of genes whatever the cell (a pathway, a gene family), for
+    families that take conditions. The network gets a table for each kind."""
 
 
 class Recipe(Config):
