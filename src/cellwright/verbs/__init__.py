@@ -10,6 +10,7 @@ from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.finetuning import FinetuneResult, finetune
+from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -50,6 +51,8 @@ __all__ = [
     "ModeComparison",
     "NetworkOptions",
     "InferenceOptions",
+    "IntegrateOptions",
+    "Integration",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
@@ -81,6 +84,7 @@ __all__ = [
     "index_reference",
     "indexing",
     "inspect",
+    "integrate",
     "map_reference",
     "mapping",
     "mapping_columns",
