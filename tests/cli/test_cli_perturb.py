@@ -11,9 +11,10 @@ import cellwright
 from cellwright.data.synthetic import ScreenPlan, make_perturbed_cells
 from cellwright.tasks.gene_features import GeneTable, ModelContexts
 from cellwright.tasks.perturb_graph import GraphConfig
+from cellwright.verbs.perturbing import PerturbConfig
 
 PLAN = ScreenPlan(num_modules=2, genes_per_module=3, doubles=3, cells_each=24, num_measured=2)
-FAST = ["--kind", "genes", "--folds", "2", "--no-cell-scores", "--set", "max_epochs=3", "--set", "width=8"]
+FAST = ["--kind", "genes", "--folds", "2", "--no-cell-scores", "--set", "graph.max_epochs=3", "--set", "graph.width=8"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_a_run_leaves_scores_predictions_and_their_record(files, tmp_path):
     assert {"graph", "additive", "bilinear_ridge_sets", "replicate", "technical"} <= {row["method"] for row in rows}
     assert {row["num_perturbations"] for row in rows} == {6}
     record = json.loads((run / "record.json").read_text())
-    assert record["options"]["graph_model"]["max_epochs"] == 3
+    assert record["options"]["methods"]["graph"]["max_epochs"] == 3
     assert len(record["split_sha256"]) == 2
     made = anndata.read_h5ad(run / "predictions.h5ad")
     assert made.obs["condition"].tolist()[-1] == "P00+P03"
@@ -85,7 +86,8 @@ def check_report(run, rows):
 def test_a_model_or_a_file_feeds_a_second_graph_model(screen, tmp_path):
     model = made_up_model()
     before = model.sha256(), screen.X.copy()
-    how = {"screen": cellwright.ScreenOptions(kind="genes"), "config": GraphConfig(max_epochs=2, width=8)}
+    config = PerturbConfig(graph=GraphConfig(max_epochs=2, width=8))
+    how = {"screen": cellwright.ScreenOptions(kind="genes"), "config": config}
     options = cellwright.PerturbOptions(folds=2, cell_scores=False)
     run = cellwright.InferenceOptions(progress=False, device="cpu")
     for per_cell in (False, True):
@@ -135,7 +137,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_left(files, tmp_path):
         "split = 'triple'": ["--split", "triple"],
         "no file of gene sets": ["--gene-sets", tmp_path / "none.gmt"],
         "no gene embedding": ["--embedding", tmp_path / "none.npz"],
-        "no option 'widht'": ["--set", "widht=3"],
+        "no option 'graph.widht'": ["--set", "graph.widht=3"],
         "is the control": ["--predict", "ctrl"],
     }
     for message, words in cases.items():

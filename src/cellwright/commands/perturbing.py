@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellwright.commands.saying import say
-from cellwright.tasks.perturb_graph import GraphConfig
 from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs import ModelOptions
-from cellwright.verbs.perturbing import PerturbOptions
+from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions
 
 
 class VectorOptions(ModelOptions):
-    """Where gene embeddings of a second graph model come from."""
+    """What methods are fed beside the screen."""
 
     model: str | None = None
-    """Model whose context gene embeddings feed a second graph model."""
+    """Model whose gene embeddings feed a second graph model, or that is fine-tuned itself; see --use."""
     embedding: str | None = None
-    """Gene embedding to feed it instead: .npz with genes (names) and values (genes x size)."""
+    """Gene embedding to feed a graph model instead: .npz with genes (names) and values (genes x size)."""
 
 
 def perturb(
@@ -31,7 +30,7 @@ def perturb(
     screen: ScreenOptions,
     how: PerturbOptions,
 ) -> None:
-    """Predict held-out perturbations with a graph model and every baseline, and write scores and predictions to OUT.
+    """Predict held-out perturbations with trained models and every baseline, and write scores and a report to OUT.
 
     Parameters
     ----------
@@ -44,11 +43,11 @@ def perturb(
     predict
         Further condition to predict, A or A+B; may be repeated.
     set
-        Change the graph model: --set width=32 --set lr=0.001.
+        Change how methods are trained: --set graph.width=32 --set cells.lr=0.001.
     """
     from cellwright import verbs
 
-    config = GraphConfig().override(set_ or [])
+    config = PerturbConfig().override(set_ or [])
     result = verbs.perturb(
         data,
         options=how,

@@ -12,9 +12,8 @@ from pydantic import Field
 from cellwright.config import Config, versions
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.tasks.perturb_graph import GraphConfig
 from cellwright.tasks.screen import ScreenOptions
-from cellwright.verbs.perturb_methods import MethodSource, methods_of
+from cellwright.verbs.perturb_methods import MethodSource, PerturbConfig, methods_of
 from cellwright.verbs.using import model_record, open_model
 
 if TYPE_CHECKING:
@@ -42,6 +41,9 @@ class PerturbOptions(Config):
     """Of everything random."""
     num_neighbors: int = Field(20, ge=1)
     """Neighbours of each perturbed gene in the perturbation graph."""
+    use: Literal["genes", "cells", "both"] = "genes"
+    """What a model is for: genes = its gene embeddings feed a second graph model | cells = it is itself fine-tuned to
+    turn controls into perturbed cells | both."""
     per_cell: bool = False
     """Read context gene embeddings of a model cell by cell, in place of their mean over controls."""
     cell_scores: bool = True
@@ -121,7 +123,7 @@ def perturb(
     model: Model | str | Path | None = None,
     embedding: str | Path | GeneTable | None = None,
     predict: Sequence[str] = (),
-    config: GraphConfig | None = None,
+    config: PerturbConfig | None = None,
     run: InferenceOptions | None = None,
 ) -> PerturbResult:
     """Predict what perturbations do, on perturbations that were held out, beside every baseline.
@@ -141,14 +143,15 @@ def perturb(
         ``.gmt`` file (or name -> genes) that the perturbation graph is built from; without it co-expression among the
         controls, which knows nothing of genes outside the panel.
     model
-        A model whose context gene embeddings feed the graph model (loaded, path or shipped name).
+        A model (loaded, path or shipped name): its context gene embeddings feed a graph model, or it is fine-tuned
+        itself, or both, as ``options.use`` says. It is not changed.
     embedding
         Gene embedding of any other origin: ``.npz`` of ``genes`` and ``values``, or a table; not together with
         ``model``.
     predict
         Further conditions to predict (``"A+B"``), by a model trained on the whole screen.
     config
-        The graph model.
+        How graph models and the fine-tuned model are trained.
     run
         How ``model`` is run.
 
@@ -171,10 +174,13 @@ def perturb(
     from cellwright.tasks.screen import open_screen
 
     options, read, run = options or PerturbOptions(), screen or ScreenOptions(), run or InferenceOptions()
+    config = config or PerturbConfig()
     if model is not None and embedding is not None:
         raise ValueError("model and embedding both give gene embeddings; give one of them (--model, --embedding)")
-    if options.per_cell and model is None:
-        raise ValueError("per_cell reads a model's gene embeddings cell by cell; give the model (--model)")
+    if options.per_cell and (model is None or options.use == "cells"):
+        raise ValueError("per_cell reads a model's gene embeddings cell by cell; give the model (--model, --use genes)")
+    if options.use != "genes" and model is None:
+        raise ValueError(f"use = {options.use!r} fine-tunes a model; give one (model=, --model)")
     opened = open_screen(adata, read, seed=options.seed)
     asked = _asked(opened, predict)
     splits = split_perturbations(
@@ -184,7 +190,7 @@ def perturb(
     known, graph, methods, notes = methods_of(
         opened,
         options,
-        config or GraphConfig(),
+        config,
         gene_sets,
         MethodSource(model=loaded, embedding=embedding, adata=adata, run=run, read=read),
     )
@@ -197,7 +203,7 @@ def perturb(
         on_collapse=options.on_collapse,
     )
     record = {
-        "options": options.record() | {"screen": read.record(), "graph_model": (config or GraphConfig()).record()},
+        "options": options.record() | {"screen": read.record(), "methods": config.record()},
         "screen": opened.record(),
         "perturbation_graph": graph.record(),
         "model": None if loaded is None else model_record(loaded),
