@@ -27,6 +27,7 @@ VERBS = [
     "perturb",
     "predict_response",
     "pretrain",
+    "reverse_perturb",
     "score",
     "transfer_response",
 ]

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
         AnswerOptions,
         DepthOptions,
         InferenceOptions,
+        PerturbConfig,
         PerturbOptions,
         ReadOptions,
+        ReverseOptions,
         ScoreConfig,
         ScreenOptions,
         annotate,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         perturb,
         predict_response,
         pretrain,
+        reverse_perturb,
         score,
         transfer_response,
     )
@@ -45,8 +48,10 @@ __all__ = [
     "GeneVocab",
     "InferenceOptions",
     "Model",
+    "PerturbConfig",
     "PerturbOptions",
     "ReadOptions",
+    "ReverseOptions",
     "ScoreConfig",
     "ScreenOptions",
     "annotate",
@@ -67,6 +72,7 @@ __all__ = [
     "score",
     "predict_response",
     "pretrain",
+    "reverse_perturb",
     "transfer_response",
 ]
 

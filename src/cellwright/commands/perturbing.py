@@ -8,6 +8,7 @@ from cellwright.commands.saying import say
 from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs import ModelOptions
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions
+from cellwright.verbs.reversing import ReverseOptions
 
 
 class VectorOptions(ModelOptions):
@@ -57,6 +58,48 @@ def perturb(
         embedding=vectors.embedding,
         predict=predict or [],
         config=config,
+    )
+    result.save(out)
+    say([*result.screen.contract.lines()[:1], *result.lines(), f"wrote {out}"])
+
+
+def reverse_perturb(
+    data: Path,
+    *,
+    out: Path,
+    state: Path | None = None,
+    gene_sets: Path | None = None,
+    set_: list[str] | None = None,
+    vectors: VectorOptions,
+    screen: ScreenOptions,
+    how: ReverseOptions,
+) -> None:
+    """Rank perturbations by how near they bring cells to a wanted state, test that on held-out ones, write to OUT.
+
+    Parameters
+    ----------
+    data
+        Cells with known perturbations and controls: .h5ad, 10x .h5 or matrix folder, .zarr.
+    out
+        Folder to write: scores, report, record, and ranking.tsv for a wanted state.
+    state
+        Cells as they are wanted; unset = only test.
+    gene_sets
+        Gene sets (.gmt) that the graph between perturbed genes is built from; unset = co-expression among controls.
+    set
+        Change how methods are trained: --set graph.width=32 --set cells.lr=0.001.
+    """
+    from cellwright import verbs
+
+    result = verbs.reverse_perturb(
+        data,
+        state=state,
+        options=how,
+        screen=screen,
+        gene_sets=gene_sets,
+        model=None if vectors.model is None else verbs.open_model(vectors.model, vectors.vocab, key=vectors.key),
+        embedding=vectors.embedding,
+        config=PerturbConfig().override(set_ or []),
     )
     result.save(out)
     say([*result.screen.contract.lines()[:1], *result.lines(), f"wrote {out}"])

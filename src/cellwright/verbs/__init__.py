@@ -21,7 +21,8 @@ from cellwright.verbs.mapping import (
 )
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
-from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
+from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb
+from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
@@ -44,6 +45,7 @@ __all__ = [
     "GeneNetwork",
     "NetworkOptions",
     "InferenceOptions",
+    "PerturbConfig",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
@@ -52,6 +54,8 @@ __all__ = [
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
+    "ReverseOptions",
+    "ReverseResult",
     "ScreenOptions",
     "annotate",
     "annotation",
@@ -87,6 +91,7 @@ __all__ = [
     "prepared",
     "pretrain",
     "provenance",
+    "reverse_perturb",
     "published_reading",
     "score",
     "transfer_response",
