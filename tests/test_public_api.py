@@ -25,6 +25,7 @@ VERBS = [
     "load",
     "map_reference",
     "perturb",
+    "predict_perturbation",
     "predict_response",
     "pretrain",
     "reverse_perturb",

@@ -14,7 +14,7 @@ from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
-from cellwright.commands.perturbing import perturb, reverse_perturb
+from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "index": index,
     "map-reference": map_reference,
     "perturb": perturb,
+    "predict-perturbation": predict_perturbation,
     "reverse-perturb": reverse_perturb,
     "pretrain": pretrain,
     "convert": convert,

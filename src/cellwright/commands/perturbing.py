@@ -103,3 +103,32 @@ def reverse_perturb(
     )
     result.save(out)
     say([*result.screen.contract.lines()[:1], *result.lines(), f"wrote {out}"])
+
+
+def predict_perturbation(model: Path, *, out: Path, predict: list[str], device: str = "auto") -> None:
+    """Ask a model that "perturb --keep-model" kept what further conditions would do, and write .h5ad.
+
+    Parameters
+    ----------
+    model
+        Folder of that run.
+    out
+        .h5ad to write: a row a condition and context, X = change of mean log expression.
+    predict
+        Condition, A or A+B; may be repeated.
+    device
+        Where to run a fine-tuned cell model: auto | cpu | cuda | mps.
+    """
+    from cellwright import verbs
+    from cellwright.data.write import check_place
+    from cellwright.files import atomic_path
+
+    check_place(out)
+    if out.suffix != ".h5ad":
+        raise ValueError(f"{out} is no .h5ad file; give a name that ends so (--out)")
+    made = verbs.predict_perturbation(model, predict, device=device)
+    with atomic_path(out) as draft:
+        made.write_h5ad(draft)
+    unknown = sorted({f"{row.condition} ({row.unknown})" for row in made.obs.itertuples() if row.unknown})
+    lines = [f"warning: not known to the model, so without effect: {', '.join(unknown)}"] if unknown else []
+    say([*lines, f"wrote {out}: {made.n_obs} predictions of {made.n_vars} genes"])

@@ -21,7 +21,7 @@ from cellwright.verbs.mapping import (
 )
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
-from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb
+from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
 from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
@@ -86,6 +86,7 @@ __all__ = [
     "open_deep",
     "open_index",
     "open_model",
+    "predict_perturbation",
     "predict_response",
     "perturb",
     "prepared",

@@ -40,8 +40,9 @@ class ReverseOptions(Config):
     """Share of what is left for training that is held out to choose by."""
     seed: int = Field(0, ge=0)
     """Of everything random."""
-    by: Literal["effect", "distance", "votes"] = "effect"
-    """How candidates are ranked: effect (cosine of changes) | distance (of mean profiles) | votes (of cells)."""
+    by: Literal["effect", "distance", "votes"] = "distance"
+    """How candidates are ranked: distance (of mean profiles) | effect (cosine of changes) | votes (of cells, as
+    published)."""
     candidates: Literal["pairs", "measured"] = "pairs"
     """What is ranked: pairs (every gene that occurs, and all pairs of them) | measured (conditions of the screen)."""
     top: str = "1,5,8"
@@ -164,7 +165,7 @@ def reverse_perturb(
     if options.use != "genes" and model is None:
         raise ValueError(f"use = {options.use!r} fine-tunes a model; give one (model=, --model)")
     opened = open_screen(adata, read, seed=options.seed)
-    ways: tuple[Way, ...] = tuple(dict.fromkeys([options.by, "effect", "distance"]))
+    ways: tuple[Way, ...] = tuple(dict.fromkeys([options.by, "distance", "effect"]))
     ranking = Ranking(
         candidates=candidates_of(opened.perturbations, options.candidates),
         ways=ways,
