@@ -27,8 +27,10 @@ VERBS = [
     "load",
     "map_reference",
     "perturb",
+    "predict_perturbation",
     "predict_response",
     "pretrain",
+    "reverse_perturb",
     "score",
     "transfer_response",
 ]

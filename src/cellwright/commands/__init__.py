@@ -15,7 +15,7 @@ from cellwright.commands.integrating import integrate
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
-from cellwright.commands.perturbing import perturb
+from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
 from cellwright.commands.using import annotate, embed
@@ -32,6 +32,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "integrate": integrate,
     "map-reference": map_reference,
     "perturb": perturb,
+    "predict-perturbation": predict_perturbation,
+    "reverse-perturb": reverse_perturb,
     "pretrain": pretrain,
     "convert": convert,
     "report": report,

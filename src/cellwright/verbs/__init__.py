@@ -26,7 +26,8 @@ from cellwright.verbs.mode_runs import CompareOptions
 from cellwright.verbs.network_ways import NetworkOptions
 from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
-from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
+from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
+from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import PretrainResult, pretrain
 from cellwright.verbs.using import (
@@ -53,6 +54,7 @@ __all__ = [
     "InferenceOptions",
     "IntegrateOptions",
     "Integration",
+    "PerturbConfig",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
@@ -61,6 +63,8 @@ __all__ = [
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
+    "ReverseOptions",
+    "ReverseResult",
     "ScreenOptions",
     "annotate",
     "annotation",
@@ -93,11 +97,13 @@ __all__ = [
     "open_deep",
     "open_index",
     "open_model",
+    "predict_perturbation",
     "predict_response",
     "perturb",
     "prepared",
     "pretrain",
     "provenance",
+    "reverse_perturb",
     "published_reading",
     "score",
     "transfer_response",
