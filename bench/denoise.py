@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from embed import make_cells
+from embed_scfoundation import encoder_gflop
 from generate import peak_memory_mb
 from timing import CLOCKS, finish, parser
 from torch import Tensor, nn
@@ -83,12 +84,12 @@ def batched(model: Model, cells: CellBatch) -> np.ndarray:
 
 
 def gflop_of(model: Model, num_seen: float, num_all: float) -> float:
-    """Return the 1e9 operations of one cell, two a multiply-add: matrix products and attention, not the elementwise."""
+    """Return the 1e9 operations of one cell: the encoder over what it sees, the decoder over everything."""
     config = model.config
-    wide, narrow, m = config.encoder_width, config.decoder_width, config.num_features
-    exact = 24 * wide**2 * num_seen + 4 * wide * num_seen**2
-    linear = (24 * narrow**2 + 8 * narrow * m) * num_all  # features of q and k, sums over k, answers of q
-    return (config.encoder_layers * exact + config.decoder_layers * linear + 2 * wide * narrow * num_all) / 1e9
+    narrow, m = config.decoder_width, config.num_features
+    linear = (24 * narrow**2 + 8 * narrow * m) * num_all  # with features of q and k, sums over k, answers of q
+    between = 2 * config.encoder_width * narrow * num_all
+    return encoder_gflop(config, num_seen) + (config.decoder_layers * linear + between) / 1e9
 
 
 def measured(way: Callable[[], np.ndarray], clock: Callable[[], float]) -> tuple[np.ndarray, float, float | None]:
