@@ -172,6 +172,8 @@ def test_a_change_can_be_for_one_way_alone():
         (["--set", "prob:optim.lr=1"], ["'prob:optim.lr=1'", "not compared; compared: probe, lora, full, scratch"]),
         (["--set", "full:optim.rate=1"], ["no option 'optim.rate'"]),
         (["--label", "celltype"], ["no column 'celltype'", "did you mean 'cell_type'?"]),
+        (["--held-out", "donor 3"], ["held_out names 'donor 3'", "name it with split_by"]),
+        (["--split-by", "donor", "--held-out", "donor 99"], ["no 'donor 99' in column 'donor'"]),
         (["--split-by", "dnor"], ["no column 'dnor'", "did you mean 'donor'?"]),
     ],
 )
@@ -191,6 +193,7 @@ def test_the_command_says_what_came_out(official, cells, tmp_path):
     path = write(cells.copy(), tmp_path / "cells.h5ad")
     changes = [word for change in [*CHANGES, "probe:train.max_epochs=2"] for word in ("--set", change)]
     words = ["--label", "cell_type", "--modes", "probe,full", "--seeds", "1", "--no-progress", *changes]
+    words += ["--split-by", "donor", "--held-out", "donor 3, donor 4"]
     said = works("finetune", "compare", official, path, "-o", tmp_path / "out", *words)
     assert "scGPT, probe" in said
     assert "majority" in said
@@ -198,4 +201,6 @@ def test_the_command_says_what_came_out(official, cells, tmp_path):
     probe, full = (
         json.loads((tmp_path / "out" / mode / "seed_0" / "recipe.json").read_text()) for mode in ("probe", "full")
     )
+    assert full["split"]["groups"]["test"] == ["donor 3", "donor 4"]
+    assert "whole groups of 'donor': donor 3, donor 4" in said
     assert (probe["train"]["max_epochs"], full["train"]["max_epochs"]) == (2, 1)
