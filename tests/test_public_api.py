@@ -23,6 +23,7 @@ VERBS = [
     "grn",
     "index_reference",
     "inspect",
+    "integrate",
     "load",
     "map_reference",
     "perturb",

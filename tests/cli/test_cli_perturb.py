@@ -43,10 +43,11 @@ def test_a_run_leaves_scores_predictions_and_their_record(files, tmp_path):
     assert "4 of 6 perturbed genes are not measured" in out
     run = tmp_path / "run"
     assert sorted(path.name for path in run.iterdir()) == [
-        "calibration.json", "effects.svg", "predictions.h5ad", "record.json", "scores.jsonl", "scores.txt",
-        "splits.json", "top-genes.svg",
+        "calibration.json", "cells.npz", "evaluation.json", "figures", "predictions.h5ad", "record.json",
+        "report.html", "results.jsonl", "scores.jsonl", "scores.txt", "splits.json",
     ]  # fmt: skip
     rows = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+    check_report(run, rows)
     assert {"graph", "additive", "bilinear_ridge_sets", "replicate", "technical"} <= {row["method"] for row in rows}
     assert {row["num_perturbations"] for row in rows} == {6}
     record = json.loads((run / "record.json").read_text())
@@ -59,6 +60,26 @@ def test_a_run_leaves_scores_predictions_and_their_record(files, tmp_path):
     assert np.isfinite(made.layers["observed"][made.obs["fold"] >= 0]).all()
     splits = json.loads((run / "splits.json").read_text())
     assert not set(splits[0]["profiles"]["train"]) & set(splits[0]["profiles"]["test"])
+
+
+def check_report(run, rows):
+    """The common record tells the same scores as the rows, with floor and roof, and its report is whole."""
+    from cellwright.evaluate.evaluation import Evaluation
+
+    found = Evaluation.load(run)
+    kinds = {method.name: method.kind for method in found.methods}
+    assert (kinds["technical"], kinds["replicate"], kinds["graph"], kinds["additive"]) == (
+        "floor", "roof", "model", "baseline",
+    )  # fmt: skip
+    of_rows = {(r["method"], r["metric"]): (r["value"], r["low"], r["high"]) for r in rows if r["group"] == "all"}
+    for method in found.methods:
+        for name, score in method.scores.items():
+            assert (score.value, score.low, score.high) == of_rows[method.name, name]
+    assert {picture.name for picture in found.pictures()} == {"effects", "top-genes"}
+    page = (run / "report.html").read_text()
+    assert "6 profiles of 6 perturbations that no method has learnt from (single genes held out)" in page
+    one_by_one = next(s for s in found.sections if s.heading == "Perturbation by perturbation")
+    assert sorted(row[0] for row in one_by_one.tables[""].rows) == [f"P0{i}" for i in range(6)]
 
 
 def test_a_model_or_a_file_feeds_a_second_graph_model(screen, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 from cellwright.commands import drugs
 from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
+from cellwright.commands.integrating import integrate
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "grn": grn,
     "index": index,
+    "integrate": integrate,
     "map-reference": map_reference,
     "perturb": perturb,
     "pretrain": pretrain,

@@ -21,8 +21,15 @@ _LABELS = {
     "weighted_f1": "weighted-F1",
     "e_distance": "E-distance",
     "c2st_auroc": "C2ST AUROC",
+    "avg_bio": "AvgBIO",
+    "avg_batch": "AvgBATCH",
+    "asw_label": "ASW types",
+    "asw_batch": "ASW batches",
+    "clisi": "cLISI",
+    "ilisi": "iLISI",
+    "pcr_comparison": "PCR comparison",
 }
-_CAPITALS = ("nmi", "ari", "ece", "mmd")
+_CAPITALS = ("nmi", "ari", "ece", "mmd", "bras")
 
 
 class Measure(Config):

@@ -113,7 +113,7 @@ def study_record(
         cells=cells,
         cells_method=study.main,
         contracts=tuple(Section(heading=name, lines=tuple(c.lines())) for name, c in study.contracts.items()),
-        curves=tuple(_curve(name, stage, fit) for name, (stage, fit) in study.fits.items()),
+        curves=tuple(curve_of(name, stage, fit) for name, (stage, fit) in study.fits.items()),
         sections=(*sections, *labelled_sections(cells, study.classes, study.main)),
         tables=_tables(study),
         provenance=Provenance(
@@ -166,7 +166,8 @@ def _drawn_cells(study: AnnotationStudy) -> evaluation.Cells:
     )
 
 
-def _curve(name: str, stage: str, fit: Any) -> Curve:
+def curve_of(name: str, stage: str, fit: Any) -> Curve:
+    """Return the losses of a run."""
     points = [
         CurvePoint(step=int(row["step"]), train_loss=row.get("train/loss"), valid_loss=row.get("valid/loss"))
         for row in fit.history

@@ -85,6 +85,15 @@ class Model:
         return f"X_{self.family.title}"
 
     @property
+    def tech_batches(self) -> tuple[str, ...]:
+        """Names of the sequencing batches that the network must be told of, in the order of its codes.
+
+        Empty for a network that takes none. A published checkpoint does not say the names; they are the numbers then.
+        """
+        num = getattr(self.config, "num_known_batches", 0)
+        return tuple(self.origin.get("tech_batches", {}).get("names") or map(str, range(num))) if num else ()
+
+    @property
     def num_parameters(self) -> int:
         """Parameters of network and heads."""
         return sum(p.numel() for module in (self.network, *self.heads.values()) for p in module.parameters())

@@ -240,6 +240,10 @@ class LinearAttention(Attention):
         if is_causal or past is not None or only is not None:
             raise ValueError("linear attention sees whole cells; it is not causal, keeps no cache and answers for all")
         n, t, d = x_ntd.shape
-        q_nthd, k_nthd, v_nthd = self.qkv(x_ntd).view(n, t, 3, self.shape.num_heads, -1).unbind(2)
+        q_nthd, k_nthd, v_nthd = self._project(x_ntd)
         out_nthd = attend_linear(q_nthd, k_nthd, v_nthd, layout, self.projection_md, key_maximum=self.key_maximum)
         return self.out(out_nthd.reshape(n, t, d))
+
+    def queries_keys(self, x_ntd: Tensor) -> tuple[Tensor, Tensor]:
+        """Refuse: tokens are never compared one with another here."""
+        raise ValueError("linear attention compares no two tokens, so there are no scores between them")

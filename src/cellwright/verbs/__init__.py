@@ -10,6 +10,7 @@ from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
 from cellwright.verbs.finetuning import FinetuneResult, finetune
+from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -22,7 +23,8 @@ from cellwright.verbs.mapping import (
     open_index,
 )
 from cellwright.verbs.mode_runs import CompareOptions
-from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
+from cellwright.verbs.network_ways import NetworkOptions
+from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
@@ -49,6 +51,8 @@ __all__ = [
     "ModeComparison",
     "NetworkOptions",
     "InferenceOptions",
+    "IntegrateOptions",
+    "Integration",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
@@ -80,6 +84,7 @@ __all__ = [
     "index_reference",
     "indexing",
     "inspect",
+    "integrate",
     "map_reference",
     "mapping",
     "mapping_columns",

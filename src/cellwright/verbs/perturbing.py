@@ -14,15 +14,16 @@ from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.perturb_graph import GraphConfig
 from cellwright.tasks.screen import ScreenOptions
-from cellwright.verbs.using import model_record, open_data, open_model
+from cellwright.verbs.perturb_methods import MethodSource, methods_of
+from cellwright.verbs.using import model_record, open_model
 
 if TYPE_CHECKING:
     import numpy as np
-    from anndata import AnnData
 
     from cellwright.baselines.perturbation import Known
     from cellwright.data.gene_graphs import GeneGraph
     from cellwright.data.perturbation_splits import PerturbationSplit
+    from cellwright.evaluate.evaluation import Evaluation
     from cellwright.evaluate.perturbation_tables import PerturbationScores
     from cellwright.tasks.gene_features import GeneTable
     from cellwright.tasks.perturb import PerturbModel, Predictions, Screen
@@ -60,6 +61,8 @@ class PerturbResult:
     graph: GeneGraph
     new: Mapping[str, np.ndarray]
     """Condition that was asked for -> predicted effect in every context, ``[contexts, g]``."""
+    model: Model | None
+    """The model that a method leans on, where there is one."""
     record: dict[str, Any]
     """What the numbers depend on."""
 
@@ -80,8 +83,30 @@ class PerturbResult:
         lines += ["", "* best between floor (technical) and roof (replicate)"]
         return [*lines, *(f"warning: {warning}" for warning in self.warnings)]
 
+    def evaluation(self) -> Evaluation:
+        """Return scores, figures and tables as one record, which a report is written from."""
+        from cellwright.evaluate.perturbation_report import PerturbationStudy, evaluate_perturbations
+        from cellwright.verbs.perturb_files import joint_sha256
+
+        name = Path(self.screen.source).name
+        return evaluate_perturbations(
+            PerturbationStudy(
+                title=f"Perturbations of {name}",
+                dataset=name,
+                screen=self.screen,
+                predictions=self.predictions,
+                scores=self.scores,
+                split=self.splits[0].by,
+                main=list(self.predictions.effect_eg)[-1],
+                model=self.model,
+                split_sha256=joint_sha256(self.record["split_sha256"]),
+                notes=self.record["notes"],
+                warnings=self.screen.contract.warnings,
+            )
+        )
+
     def save(self, folder: str | Path) -> None:
-        """Write scores, predictions, splits, figures and the record into ``folder``; see ``docs/tasks/perturb.md``."""
+        """Write scores, predictions, splits, report and the record into ``folder``; see ``docs/tasks/perturb.md``."""
         from cellwright.verbs.perturb_files import write_run
 
         write_run(self, Path(folder))
@@ -156,12 +181,12 @@ def perturb(
         opened.profiles, options.split, num_folds=options.folds, valid=options.valid, seed=options.seed
     )
     loaded = None if model is None else open_model(model)
-    known, graph, methods, notes = _methods(
+    known, graph, methods, notes = methods_of(
         opened,
         options,
         config or GraphConfig(),
         gene_sets,
-        _Source(model=loaded, embedding=embedding, adata=adata, run=run, read=read),
+        MethodSource(model=loaded, embedding=embedding, adata=adata, run=run, read=read),
     )
     predictions = predict_folds(opened, splits, methods, known=known)
     scores = score_predictions(
@@ -188,106 +213,9 @@ def perturb(
         scores=scores,
         graph=graph,
         new=_predict_new(opened, methods[-1], known, asked, options),
+        model=loaded,
         record=record,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """Where gene embeddings come from."""
-
-    model: Model | None
-    embedding: Any
-    adata: Any
-    run: InferenceOptions
-    read: ScreenOptions
-
-
-def _methods(
-    screen: Screen, options: PerturbOptions, config: GraphConfig, gene_sets: Any, source: _Source
-) -> tuple[Known, GeneGraph, list[PerturbModel], list[str]]:
-    """Return what is known of genes, the perturbation graph, the models to train and what there is to say."""
-    import numpy as np
-
-    from cellwright.baselines.perturbation import Known
-    from cellwright.data.gene_graphs import gene_set_features, read_gene_sets
-    from cellwright.tasks.gene_features import GeneTable
-    from cellwright.tasks.perturb_graph import GraphPerturb, joined_tables
-
-    parts = screen.perturbations.all_parts
-    sets = read_gene_sets(gene_sets) if isinstance(gene_sets, str | Path) else gene_sets
-    graph, notes = _graph(screen, sets, options.num_neighbors)
-    features, tables = {}, []
-    if sets is not None:
-        value_pd = gene_set_features(graph.genes, sets)
-        if value_pd.shape[1]:
-            tables.append(GeneTable(graph.genes, value_pd.astype(np.float32), "gene sets"))
-            features["gene_sets"] = {p: v for p, v in tables[0].by_name(parts).items() if v.any()}
-    methods: list[PerturbModel] = [
-        GraphPerturb(config=config, node_graph=graph, node_features=joined_tables(tables, graph.genes))
-    ]
-    table, contexts = _embedding(screen, options, source)
-    if table is not None:
-        features["model"] = dict(table.by_name(parts))
-        covered = int(table.aligned(screen.genes)[1].sum())
-        notes.append(
-            f"gene embedding: {table.what}; {covered} of {len(screen.genes)} genes and {len(features['model'])} of "
-            f"{len(parts)} perturbed genes have one"
-        )
-        methods.append(
-            GraphPerturb(
-                name="graph_context",
-                what=f"graph model fed by {table.what}{', cell by cell' if contexts is not None else ''}",
-                config=config,
-                node_graph=graph,
-                node_features=joined_tables([*tables, table], graph.genes),
-                gene_features=None if contexts is not None else table,
-                contexts=contexts,
-            )
-        )
-    return Known(genes=screen.genes, panel_at=screen.panel_at, features=features), graph, methods, notes
-
-
-def _graph(screen: Screen, sets: Any, num_neighbors: int) -> tuple[GeneGraph, list[str]]:
-    """Build the perturbation graph over perturbed genes and the panel."""
-    import numpy as np
-
-    from cellwright.data.gene_graphs import coexpression_graph, gene_set_graph
-
-    parts = screen.perturbations.all_parts
-    nodes = tuple(dict.fromkeys([*parts, *screen.genes]))
-    if sets is not None:
-        graph = gene_set_graph(nodes, sets, num_neighbors=num_neighbors)
-    else:
-        graph = coexpression_graph(
-            screen.genes, screen.log_ng[np.flatnonzero(screen.is_seen_n)], num_neighbors=num_neighbors
-        ).over(nodes, {part: screen.genes[at] for part, at in screen.panel_at.items()})
-    alone = [name for name in graph.isolated if name in parts]
-    if not alone:
-        return graph, []
-    remedy = "" if sets is not None else "; gene sets (gene_sets=, --gene-sets) know genes outside the panel"
-    what = f"{len(alone)} of {len(parts)} perturbations have no neighbour in the perturbation graph ({graph.what})"
-    return graph, [f"{what}: {', '.join(alone[:8])}{' ...' if len(alone) > 8 else ''}{remedy}"]
-
-
-def _embedding(screen: Screen, options: PerturbOptions, source: _Source) -> tuple[Any, Any]:
-    """Return the gene embedding (mean over the controls that may be seen), and its reading cell by cell if wanted."""
-    import numpy as np
-
-    from cellwright.tasks.gene_features import GeneTable, ModelContexts, read_gene_table
-    from cellwright.verbs.using import ReadOptions
-
-    if source.embedding is not None:
-        given = source.embedding
-        return (given if isinstance(given, GeneTable) else read_gene_table(given)), None
-    if source.model is None:
-        return None, None
-    reading = ReadOptions(layer=source.read.layer, assume=source.read.assume)
-    cells = open_data(source.adata, source.model, reading)
-    names = tuple(dict.fromkeys([*screen.genes, *screen.perturbations.all_parts]))
-    table = ModelContexts(source.model, cells, names, source.run).mean(np.flatnonzero(screen.is_seen_n))
-    per_cell = ModelContexts(source.model, cells, screen.genes, source.run) if options.per_cell else None
-    return table, per_cell
 
 
 def _asked(screen: Screen, predict: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -314,34 +242,3 @@ def _predict_new(
         return {}
     fitted = method.fit(whole_lesson(screen, known, valid=options.valid))
     return {name: fitted.predict(screen.asked_anew(parts)).effect_ug for name, parts in asked.items()}
-
-
-def predictions_anndata(result: PerturbResult) -> AnnData:
-    """Return predictions as AnnData: one row a test profile and fold, or a further condition in a context.
-
-    X: predicted effects (change of mean log expression) of the last model; layers: those of every method, and
-    ``observed`` for test profiles (NaN elsewhere). obs: ``condition``, ``context``, ``group``, ``fold`` (-1 = further).
-    """
-    import numpy as np
-    import pandas as pd
-    from anndata import AnnData
-
-    screen, made = result.screen, result.predictions
-    title = [screen.perturbations.names[screen.perturbations.parts.index(screen.profiles.parts[u])] for u in made.at_e]
-    rows = {
-        "condition": title + [name for name in result.new for _ in screen.contexts],
-        "context": [screen.profiles.context[u] for u in made.at_e] + list(screen.contexts) * len(result.new),
-        "group": [*made.group_e, *["new"] * (len(result.new) * len(screen.contexts))],
-        "fold": [*made.fold_e.tolist(), *[-1] * (len(result.new) * len(screen.contexts))],
-    }
-    new_ng = np.concatenate(list(result.new.values())) if result.new else np.zeros((0, len(screen.genes)))
-    nothing_ng = np.full(new_ng.shape, np.nan)
-    main = list(made.effect_eg)[-1]
-    layers = {
-        name: np.concatenate([effect_eg, new_ng if name == main else nothing_ng]).astype(np.float32)
-        for name, effect_eg in made.effect_eg.items()
-    }
-    observed_eg = screen.observed_effects(made.at_e)
-    layers["observed"] = np.concatenate([observed_eg, nothing_ng]).astype(np.float32)
-    obs = pd.DataFrame(rows, index=[f"profile_{i}" for i in range(len(rows["fold"]))])
-    return AnnData(layers[main].copy(), obs=obs, var=pd.DataFrame(index=list(screen.genes)), layers=layers)
