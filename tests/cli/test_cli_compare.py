@@ -13,7 +13,7 @@ from cellwright.verbs import ModeComparison
 from cellwright.verbs.comparing import configs_of
 
 QUIET = cellwright.InferenceOptions(progress=False, device="cpu")
-CHANGES = ["train.accelerator=cpu", "train.max_epochs=2", "batch_size=8", "optim.lr=0.005", "num_layers=1"]
+CHANGES = ["train.accelerator=cpu", "train.max_epochs=1", "batch_size=8", "optim.lr=0.005", "num_layers=1"]
 MODES = ("probe", "lora", "full", "scratch")
 
 
@@ -172,6 +172,8 @@ def test_a_change_can_be_for_one_way_alone():
         (["--set", "prob:optim.lr=1"], ["'prob:optim.lr=1'", "not compared; compared: probe, lora, full, scratch"]),
         (["--set", "full:optim.rate=1"], ["no option 'optim.rate'"]),
         (["--label", "celltype"], ["no column 'celltype'", "did you mean 'cell_type'?"]),
+        (["--held-out", "donor 3"], ["held_out names 'donor 3'", "name it with split_by"]),
+        (["--split-by", "donor", "--held-out", "donor 99"], ["no 'donor 99' in column 'donor'"]),
         (["--split-by", "dnor"], ["no column 'dnor'", "did you mean 'donor'?"]),
     ],
 )
@@ -189,8 +191,9 @@ def test_a_folder_of_other_files_is_refused(official, data, tmp_path):
 
 def test_the_command_says_what_came_out(official, cells, tmp_path):
     path = write(cells.copy(), tmp_path / "cells.h5ad")
-    changes = [word for change in [*CHANGES, "probe:train.max_epochs=1"] for word in ("--set", change)]
+    changes = [word for change in [*CHANGES, "probe:train.max_epochs=2"] for word in ("--set", change)]
     words = ["--label", "cell_type", "--modes", "probe,full", "--seeds", "1", "--no-progress", *changes]
+    words += ["--split-by", "donor", "--held-out", "donor 3, donor 4"]
     said = works("finetune", "compare", official, path, "-o", tmp_path / "out", *words)
     assert "scGPT, probe" in said
     assert "majority" in said
@@ -198,4 +201,6 @@ def test_the_command_says_what_came_out(official, cells, tmp_path):
     probe, full = (
         json.loads((tmp_path / "out" / mode / "seed_0" / "recipe.json").read_text()) for mode in ("probe", "full")
     )
-    assert (probe["train"]["max_epochs"], full["train"]["max_epochs"]) == (1, 2)
+    assert full["split"]["groups"]["test"] == ["donor 3", "donor 4"]
+    assert "whole groups of 'donor': donor 3, donor 4" in said
+    assert (probe["train"]["max_epochs"], full["train"]["max_epochs"]) == (2, 1)

@@ -68,6 +68,8 @@ class ComparingOptions(ModelOptions):
     split_by: str | None = None
     """Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" = random
     cells."""
+    held_out: str | None = None
+    """Names of the groups of --split-by to hold out, with commas between; unset = drawn."""
 
 
 def finetune_compare(
@@ -101,6 +103,7 @@ def finetune_compare(
     from cellwright.evaluate.report import table_text
 
     chosen = {"modes": listed(how.modes, "--modes"), "seeds": how.seeds, "split_by": how.split_by}
+    chosen["held_out"] = listed(how.held_out or "", "--held-out")
     options = verbs.CompareOptions.read(chosen, "bad option")
     opened = verbs.open_model(model, how.vocab, key=how.key)
     result = verbs.compare_modes(

@@ -141,8 +141,8 @@ def runs_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray)
         scores, seconds = score_by[mode], [run.seconds for run in runs]
         memory = [mb for run in runs if (mb := _megabytes(run)) is not None]
         share = runs[0].trained_parameters / runs[0].num_parameters
-        row = (float(np.mean(scores)), min(scores), max(scores), runs[0].trained_parameters, f"{share:.1%}")
-        row += (round(float(np.mean(seconds)), 1), float(np.median(memory)) if memory else None)
+        row = (float(np.mean(scores)), min(scores), max(scores), runs[0].trained_parameters, share)
+        row += (round(float(np.mean(seconds)), 1), round(float(np.median(memory))) if memory else None)
         ways.append((WORDS[mode][0], *row))
     every: list[tuple[Entry, ...]] = [
         (WORDS[mode][0], run.seed, score, run.best_loss, run.best_step, run.num_steps, run.seconds, _megabytes(run))
@@ -153,7 +153,7 @@ def runs_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray)
         "Seconds are the mean, memory is the median of the runs: the highest in training above what the process held "
         "before. The first run of all loads libraries too. A dash = not measured here."
     )
-    columns = ("way", f"mean {_label()}", "lowest", "highest", "trained parameters", "of all", "seconds", "MB")
+    columns = ("way", f"mean {_label()}", "lowest", "highest", "trained parameters", "share of all", "seconds", "MB")
     by_run = ("way", "seed", _label(), "validation loss", "best step", "steps", "seconds", "MB")
     return Section(
         heading="Runs",
@@ -165,8 +165,8 @@ def runs_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray)
     )
 
 
-def _megabytes(run: ModeRun) -> float | None:
-    return None if run.peak_memory_gb is None else round(1000 * run.peak_memory_gb, 1)
+def _megabytes(run: ModeRun) -> int | None:
+    return None if run.peak_memory_gb is None else round(1000 * run.peak_memory_gb)
 
 
 def classes_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray) -> Section:

@@ -90,7 +90,9 @@ def compare_modes(
     model, how, run, folder = open_model(model), how or CompareOptions(), run or InferenceOptions(), Path(out)
     configs = configs_of(how.modes, changes)
     first_seed = configs[how.modes[0]].train.seed
-    cells = labelled_cells(adata, model, label, split_by=how.split_by, seed=first_seed, read=read)
+    cells = labelled_cells(
+        adata, model, label, split_by=how.split_by, held_out=how.held_out, seed=first_seed, read=read
+    )
     job = ModeRuns(
         model=model,
         cells=cells,

@@ -45,17 +45,29 @@ class LabelledCells:
 
 
 def labelled_cells(
-    adata: Any, model: Model, label: str, *, split_by: str | None, seed: int, read: ReadOptions | None = None
+    adata: Any,
+    model: Model,
+    label: str,
+    *,
+    split_by: str | None,
+    held_out: Sequence[str] = (),
+    seed: int,
+    read: ReadOptions | None = None,
 ) -> LabelledCells:
-    """Open labelled cells for a model, and hold a fifth of them out; see `finetune` for what is refused."""
-    from cellwright.data.splits import label_codes, split_cells
+    """Open labelled cells for a model, and hold a fifth of them, or named groups, out; see `finetune` for errors."""
+    from cellwright.data.splits import hold_out, label_codes, split_cells
 
     source = open_data(adata, model, read)
     code_n, names = label_codes(source.obs, label)
     check_labels(code_n, names, label)
-    if split_by not in (None, "cells"):
-        check_groups(label_codes(source.obs, split_by)[1], split_by)
-    split = split_cells(source.obs, by=split_by, valid=0.1, test=0.2, seed=seed, label=label)
+    if held_out:
+        if split_by in (None, "cells"):
+            raise ValueError(f"held_out names {held_out[0]!r}, but no column of groups is given; name it with split_by")
+        split = hold_out(source.obs, split_by, held_out, valid=0.1, seed=seed)
+    else:
+        if split_by not in (None, "cells"):
+            check_groups(label_codes(source.obs, split_by)[1], split_by)
+        split = split_cells(source.obs, by=split_by, valid=0.1, test=0.2, seed=seed, label=label)
     code_n, classes = known_classes(code_n, names, split.train)
     rows = without_unknown(split, code_n)
     if len(classes) < 2 or not len(rows.valid):

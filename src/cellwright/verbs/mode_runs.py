@@ -41,6 +41,9 @@ class CompareOptions(Config):
     """Training seeds of each way: from ``train.seed`` on. The split is the same for all."""
     split_by: str | None = None
     """Column of obs whose groups are held out whole; ``None`` = found by name, else random cells; ``"cells"``."""
+    held_out: tuple[str, ...] = ()
+    """Names of the groups of ``split_by`` that are held out; a tenth of the other cells, at random, then chooses the
+    weights. Empty = about a fifth of the cells, in groups that are drawn."""
 
     @field_validator("modes")
     @classmethod
