@@ -27,6 +27,7 @@ class AnnotationStudy:
     """What was trained on which cells, and what every method answered for the query cells."""
 
     title: str
+    task: str = "annotate"
     where: str
     """The query cells in words, for the headline."""
     how: str = "all learnt from the same cells"
@@ -75,7 +76,7 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
     cells = _drawn_cells(study)
     return Evaluation(
         title=study.title,
-        task="annotate",
+        task=study.task,
         dataset=study.dataset or study.query.contract.source,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=_headline(study),
