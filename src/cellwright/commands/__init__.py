@@ -18,6 +18,9 @@ from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
 from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
+from cellwright.commands.perturbing import perturb
+from cellwright.commands.scoring import evaluate_annotate, evaluate_generate, evaluate_map_reference
+from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -42,7 +45,11 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate, "compare": finetune_compare}),
     "evaluate": (
         "Score a model on held-out cells beside simple baselines.",
-        {"annotate": evaluate_annotate, "generate": evaluate_generate},
+        {
+            "annotate": evaluate_annotate,
+            "generate": evaluate_generate,
+            "map-reference": evaluate_map_reference,
+        },
     ),
     "drug-response": (
         "Predict the drug response of cell lines and single cells.",

@@ -10,6 +10,7 @@ from cellwright.commands.saying import say
 from cellwright.config import Config
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.mapping import IndexConfig
 from cellwright.verbs import ModelOptions, ReadOptions, ScoreConfig
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class MadeOptions(ModelOptions):
         """Return the options that are `ScoreConfig`'s too."""
         kept = self.model_dump(exclude={"made", "words", "key", "vocab", "device"})
         return kept | {"words": pairs(self.words, "--words") if self.words else {}}
+
+
+class MappedOptions(ModelOptions):
+    """Which model places cells, and what their labels hang together by."""
+
+    group: str | None = None
+    """Column of obs with donors or studies, resampled whole for intervals; refused when one is in both files."""
 
 
 def evaluate_annotate(
@@ -129,6 +137,43 @@ def evaluate_generate(
     result = verbs.score(
         heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )
+    _say(result)
+
+
+def evaluate_map_reference(
+    model: str,
+    reference: Path,
+    query: Path,
+    *,
+    label: str,
+    out: Path,
+    which: MappedOptions,
+    how: IndexConfig,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Score the labels that QUERY gets from its neighbours in REFERENCE, beside baselines, and write a report.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
+    reference
+        Labelled cells: .h5ad, 10x .h5 or matrix folder, .zarr. Each type is taken out of them in turn.
+    query
+        Labelled cells of another study or other donors.
+    label
+        Column of obs with the cell types, in both files.
+    out
+        Folder to make.
+    """
+    from cellwright import verbs
+
+    opened = verbs.open_model(model, which.vocab, key=which.key)
+    config = ScoreConfig(group=which.group, index=how, seed=run.seed, reading=read)
+    result = verbs.score(
+        query, opened, task="map_reference", label=label, out=out, train=reference, config=config, run=run
+    )  # fmt: skip
     _say(result)
 
 

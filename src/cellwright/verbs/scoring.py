@@ -19,6 +19,7 @@ from cellwright.files import atomic_path, write_json
 from cellwright.models import Model
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.mapping import IndexConfig
 from cellwright.verbs.training import publish
 from cellwright.verbs.using import ReadOptions, annotation, model_record, open_data, open_model
 
@@ -52,6 +53,8 @@ class ScoreConfig(Config):
     """generate: bootstrap resamples of each interval."""
     making: GenerateConfig = GenerateConfig()
     """generate: how words are drawn; its seed is that below."""
+    index: IndexConfig = IndexConfig()
+    """map_reference: distance, kind of search, number of neighbours."""
     seed: int = Field(0, ge=0)
     """Of everything random."""
     reading: ReadOptions = ReadOptions()
@@ -87,7 +90,7 @@ def score(
     adata: Any,
     model: Model | str | Path,
     *,
-    task: Literal["annotate", "generate"],
+    task: Literal["annotate", "generate", "map_reference"],
     label: str,
     out: str | Path,
     train: Any = None,
@@ -106,6 +109,8 @@ def score(
         head or tells types in words; for ``generate`` it was trained to make cells.
     task
         ``annotate``: its labels against the true ones. ``generate``: its cells against the real ones, type by type.
+        ``map_reference``: the votes of the nearest training cells against the true labels, and whether types that are
+        taken out of the reference stand out.
     label
         Column of obs with the cell types, in both sets of cells.
     out
@@ -113,6 +118,7 @@ def score(
     train
         Labelled cells that baselines learn from, AnnData or path; those that the model was trained on, where they are
         at hand. ``annotate``: without them no baseline is run. ``generate``: needed, raw counts.
+        ``map_reference``: the reference.
     made
         For ``generate``: cells that this model made before (AnnData or path, see `generate`), instead of new ones.
     config
@@ -230,7 +236,14 @@ def _evaluate_generate(asked: Asked) -> tuple[Evaluation, AnnData | None]:
     return evaluate_generate(asked)
 
 
+def _evaluate_map_reference(asked: Asked) -> tuple[Evaluation, None]:
+    from cellwright.verbs.scoring_mapping import evaluate_map_reference
+
+    return evaluate_map_reference(asked)
+
+
 _TASKS: dict[str, Callable[[Asked], tuple[Evaluation, Any]]] = {
     "annotate": _evaluate_annotate,
     "generate": _evaluate_generate,
+    "map_reference": _evaluate_map_reference,
 }
