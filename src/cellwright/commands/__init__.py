@@ -16,11 +16,8 @@ from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
-from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
+from cellwright.commands.scoring import evaluate_annotate, evaluate_denoise, evaluate_generate, evaluate_map_reference
 from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
-from cellwright.commands.perturbing import perturb
-from cellwright.commands.scoring import evaluate_annotate, evaluate_generate, evaluate_map_reference
-from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -50,6 +47,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "generate": evaluate_generate,
             "map-reference": evaluate_map_reference,
         },
+        {"annotate": evaluate_annotate, "denoise": evaluate_denoise, "generate": evaluate_generate},
     ),
     "drug-response": (
         "Predict the drug response of cell lines and single cells.",

@@ -27,6 +27,8 @@ Parts = Mapping[str, np.ndarray]
 _CHUNK_ENTRIES = 4_000_000  # entries of a table of resamples held at once: 32 MB
 _LEAST_CELLS = 3
 """A gene enters ``gene_pearson`` when so many cells express it."""
+_LARGEST_LOG = 600.0
+"""Whose exponential, summed over genes, is still a number."""
 BACKGROUND = 0.01
 """Part of the rates that ``held_out_deviance`` takes from the background: a rate of 0 would cost without end."""
 
@@ -119,7 +121,10 @@ def _deviance(predicted_ng: Any, held_out_ng: Any, background_g: Any) -> Parts:
     background_g = np.asarray(background_g, np.float64)
     if background_g.shape != predicted_ng.shape[1:] or not (background_g >= 0).all() or not background_g.sum() > 0:
         raise ValueError(f"the background needs a rate for each of {predicted_ng.shape[1]} genes, not all of them 0")
-    rate_ng = np.expm1(predicted_ng)
+    # only ratios within a cell count, so that a network's absurd answers are scored as what they are
+    excess_n1 = np.maximum(predicted_ng.max(1, keepdims=True) - _LARGEST_LOG, 0)
+    rate_ng = np.maximum(np.exp(predicted_ng - excess_n1) - np.exp(-excess_n1), 0)
+    rate_ng = np.where(excess_n1 > 0, rate_ng, np.expm1(np.minimum(predicted_ng, _LARGEST_LOG)))
     rate_ng /= np.maximum(rate_ng.sum(1, keepdims=True), 1e-300)
     own_n1 = BACKGROUND + (1 - BACKGROUND) * (rate_ng.sum(1, keepdims=True) <= 0)  # nothing predicted: the background
     # genes that no training cell expresses get a little too
