@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cellwright.verbs import (
         AnswerOptions,
         DepthOptions,
+        FillConfig,
         InferenceOptions,
         PerturbOptions,
         ReadOptions,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnswerOptions",
     "DepthOptions",
+    "FillConfig",
     "GeneVocab",
     "InferenceOptions",
     "Model",

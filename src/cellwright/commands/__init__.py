@@ -15,7 +15,7 @@ from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb
-from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
+from cellwright.commands.scoring import evaluate_annotate, evaluate_generate, evaluate_unmask
 from cellwright.commands.training import demo, finetune_annotate, pretrain
 from cellwright.commands.using import annotate, embed
 
@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate}),
     "evaluate": (
         "Score a model on held-out cells beside simple baselines.",
-        {"annotate": evaluate_annotate, "generate": evaluate_generate},
+        {"annotate": evaluate_annotate, "generate": evaluate_generate, "unmask": evaluate_unmask},
     ),
     "drug-response": (
         "Predict the drug response of cell lines and single cells.",

@@ -21,6 +21,10 @@ _LABELS = {
     "weighted_f1": "weighted-F1",
     "e_distance": "E-distance",
     "c2st_auroc": "C2ST AUROC",
+    "filled_mse": "MSE",
+    "filled_mae": "MAE",
+    "filled_gene_pearson": "Pearson by gene",
+    "filled_cell_spearman": "Spearman by cell",
 }
 _CAPITALS = ("nmi", "ari", "ece", "mmd")
 

@@ -3,7 +3,8 @@
 Labels are integer codes ``0 .. k-1``. A prediction of -1 means *unassigned*: it is wrong wherever it is counted, but
 it is not a class of its own. ``METRICS`` is the table of everything that can be reported of labels;
 made cells have ``GENERATION_METRICS``, see `cellwright.metrics.made`, denoised ones ``DENOISING_METRICS``, see
-`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``. ``REPORTED`` holds all of them.
+`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``, filled-in values ``FILLED_METRICS``. ``REPORTED`` holds
+all of them.
 
 Each score is a function of sums over cells (how many of each class, how many predicted, how many right), written as
 a `SumScore`: ``tally`` says which sums, ``finish`` turns sums into scores, for many resamples at once. A bootstrap is
@@ -22,6 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from cellwright.metrics.depth import DENOISING_METRICS, DepthScore, resampled_denoising
+from cellwright.metrics.filled import FILLED_METRICS
 from cellwright.metrics.made import (
     GENERATION_METRICS,
     CellScore,
@@ -37,6 +39,7 @@ from cellwright.metrics.table import Metric, percentiles
 __all__ = [
     "DENOISING_METRICS",
     "ECE_BINS",
+    "FILLED_METRICS",
     "GENERATION_METRICS",
     "METRICS",
     "NETWORK_METRICS",
@@ -254,7 +257,13 @@ _TABLE = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _TABLE}
 """Name -> metric. All take (truth_n, pred_n), ``ece`` takes (truth_n, probability_nk)."""
-REPORTED: Mapping[str, Metric] = {**METRICS, **GENERATION_METRICS, **DENOISING_METRICS, **NETWORK_METRICS}
+REPORTED: Mapping[str, Metric] = {
+    **METRICS,
+    **GENERATION_METRICS,
+    **DENOISING_METRICS,
+    **NETWORK_METRICS,
+    **FILLED_METRICS,
+}
 """Every metric that a report can show, whatever its function takes; names are used once."""
 
 

@@ -8,6 +8,7 @@ from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.filling import FillConfig
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -22,7 +23,7 @@ from cellwright.verbs.mapping import (
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
-from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
+from cellwright.verbs.scoring import FillScoring, ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
 from cellwright.verbs.using import (
     annotate,
@@ -40,6 +41,8 @@ __all__ = [
     "AnswerOptions",
     "DepthOptions",
     "DrugResponse",
+    "FillConfig",
+    "FillScoring",
     "FinetuneResult",
     "GeneNetwork",
     "NetworkOptions",

@@ -31,6 +31,24 @@ if TYPE_CHECKING:
 MADE_FILE, RECIPE_FILE = "generated.h5ad", "recipe.json"
 
 
+class FillScoring(Config):
+    """How filling in is scored."""
+
+    start: Literal["genes", "embedding", "type"] = "genes"
+    """What cells start from: genes (a random part is known) | embedding (of the whole cell) | type (mean embedding of
+    the training cells of the type)."""
+    known_fraction: float = 0.5
+    """genes: the part that is known, 0 .. 1."""
+    steps: tuple[int, ...] = (2, 3, 4, 8)
+    """Numbers of steps K that are compared with one pass."""
+    shown: int = 3
+    """The one of them that stands in the comparison."""
+    orders: tuple[str, ...] = ()
+    """Orders that are compared: confident, agreement, gate, random, fixed; empty = all that the model can give."""
+    max_train: int = Field(3000, ge=20)
+    """Most training cells that baselines learn from, drawn at random."""
+
+
 class ScoreConfig(Config):
     """How a model is scored."""
 
@@ -45,11 +63,13 @@ class ScoreConfig(Config):
     num_cells: int = Field(100, ge=10)
     """generate: cells made of each type."""
     num_real: int = Field(500, ge=10)
-    """generate: most held-out cells of a type that are compared with."""
+    """Most held-out cells that are compared with. generate: of a type; unmask: of all."""
     max_genes: int | None = Field(None, ge=1)
     """generate: most genes written a cell; unset = what the architecture was built for."""
     num_resamples: int = Field(1000, ge=100)
-    """generate: bootstrap resamples of each interval."""
+    """generate, unmask: bootstrap resamples of each interval."""
+    filling: FillScoring = FillScoring()
+    """unmask: what cells start from, in how many steps and in which orders."""
     making: GenerateConfig = GenerateConfig()
     """generate: how words are drawn; its seed is that below."""
     seed: int = Field(0, ge=0)
@@ -75,7 +95,7 @@ class Asked:
 
     held_out: Any
     model: Model
-    label: str
+    label: str | None
     out: Path
     train: Any
     made: Any
@@ -87,8 +107,8 @@ def score(
     adata: Any,
     model: Model | str | Path,
     *,
-    task: Literal["annotate", "generate"],
-    label: str,
+    task: Literal["annotate", "generate", "unmask"],
+    label: str | None = None,
     out: str | Path,
     train: Any = None,
     made: Any = None,
@@ -106,13 +126,14 @@ def score(
         head or tells types in words; for ``generate`` it was trained to make cells.
     task
         ``annotate``: its labels against the true ones. ``generate``: its cells against the real ones, type by type.
+        ``unmask``: the unknown genes that it fills in against those that cells have, over steps and orders.
     label
-        Column of obs with the cell types, in both sets of cells.
+        Column of obs with the cell types, in both sets of cells. ``unmask`` can do without it.
     out
         Folder to make: evaluation, rows of results, figures, report, and cells that were made.
     train
         Labelled cells that baselines learn from, AnnData or path; those that the model was trained on, where they are
-        at hand. ``annotate``: without them no baseline is run. ``generate``: needed, raw counts.
+        at hand. ``annotate``: without them no baseline is run. ``generate``, ``unmask``: needed (raw counts).
     made
         For ``generate``: cells that this model made before (AnnData or path, see `generate`), instead of new ones.
     config
@@ -138,6 +159,8 @@ def score(
     """
     if task not in _TASKS:
         raise ValueError(f"task {task!r} cannot be evaluated{did_you_mean(task, _TASKS)}; choose {', '.join(_TASKS)}")
+    if label is None and task != "unmask":
+        raise ValueError(f"{task} needs the column of obs that holds the cell types; give label")
     asked = Asked(
         held_out=adata,
         model=open_model(model),
@@ -230,7 +253,14 @@ def _evaluate_generate(asked: Asked) -> tuple[Evaluation, AnnData | None]:
     return evaluate_generate(asked)
 
 
+def _evaluate_unmask(asked: Asked) -> tuple[Evaluation, None]:
+    from cellwright.verbs.scoring_filled import evaluate_unmask
+
+    return evaluate_unmask(asked)
+
+
 _TASKS: dict[str, Callable[[Asked], tuple[Evaluation, Any]]] = {
     "annotate": _evaluate_annotate,
     "generate": _evaluate_generate,
+    "unmask": _evaluate_unmask,
 }
