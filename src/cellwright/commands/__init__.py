@@ -17,6 +17,7 @@ from cellwright.commands.mapping import index, map_reference
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_denoise, evaluate_generate, evaluate_map_reference
+from cellwright.commands.scoring_filled import evaluate_unmask
 from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
 from cellwright.commands.using import annotate, embed
 
@@ -44,10 +45,11 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
         "Score a model on held-out cells beside simple baselines.",
         {
             "annotate": evaluate_annotate,
+            "denoise": evaluate_denoise,
             "generate": evaluate_generate,
             "map-reference": evaluate_map_reference,
+            "unmask": evaluate_unmask,
         },
-        {"annotate": evaluate_annotate, "denoise": evaluate_denoise, "generate": evaluate_generate},
     ),
     "drug-response": (
         "Predict the drug response of cell lines and single cells.",

@@ -123,7 +123,7 @@ def evaluate_annotate(
     opened = verbs.open_model(model, which.vocab, key=which.key)
     config = ScoreConfig(**what.model_dump(), seed=run.seed, reading=read)
     result = verbs.score(data, opened, task="annotate", label=label, out=out, train=train, config=config, run=run)
-    _say(result)
+    show(result)
 
 
 def evaluate_denoise(
@@ -158,7 +158,7 @@ def evaluate_denoise(
     result = verbs.score(
         data, opened, task="denoise", label=what.label, out=out, train=what.train, config=config, run=run
     )
-    _say(result)
+    show(result)
 
 
 def evaluate_generate(
@@ -204,7 +204,7 @@ def evaluate_generate(
     result = verbs.score(
         heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )
-    _say(result)
+    show(result)
 
 
 def evaluate_map_reference(
@@ -241,10 +241,10 @@ def evaluate_map_reference(
     result = verbs.score(
         query, opened, task="map_reference", label=label, out=out, train=reference, config=config, run=run
     )  # fmt: skip
-    _say(result)
+    show(result)
 
 
-def _say(result: ScoreResult) -> None:
+def show(result: ScoreResult) -> None:
     """Print the comparison, what a reader must know, and where the report lies."""
     from cellwright.evaluate.report import table_text
 

@@ -35,6 +35,10 @@ _LABELS = {
     "cell_pearson": "Pearson within cells",
     "gene_pearson": "Pearson within genes",
     "held_out_deviance": "held-out deviance",
+    "filled_mse": "MSE",
+    "filled_mae": "MAE",
+    "filled_gene_pearson": "Pearson by gene",
+    "filled_cell_spearman": "Spearman by cell",
 }
 _CAPITALS = ("nmi", "ari", "ece", "mmd", "bras")
 

@@ -9,6 +9,7 @@ from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.filling import FillConfig
 from cellwright.verbs.finetuning import FinetuneResult, finetune
 from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
 from cellwright.verbs.making import generate
@@ -28,7 +29,7 @@ from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
 from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
-from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
+from cellwright.verbs.scoring import FillScoring, ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import PretrainResult, pretrain
 from cellwright.verbs.using import (
     annotate,
@@ -47,6 +48,8 @@ __all__ = [
     "CompareOptions",
     "DepthOptions",
     "DrugResponse",
+    "FillConfig",
+    "FillScoring",
     "FinetuneResult",
     "GeneNetwork",
     "ModeComparison",
