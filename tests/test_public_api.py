@@ -24,6 +24,7 @@ VERBS = [
     "inspect",
     "load",
     "map_reference",
+    "multiome",
     "perturb",
     "predict_response",
     "pretrain",

@@ -13,6 +13,7 @@ from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
+from cellwright.commands.multiome import multiome
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "grn": grn,
     "index": index,
     "map-reference": map_reference,
+    "multiome": multiome,
     "perturb": perturb,
     "pretrain": pretrain,
     "convert": convert,

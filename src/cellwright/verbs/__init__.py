@@ -19,6 +19,7 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
+from cellwright.verbs.multiome import CellColumns, MultiomeResult, RnaOptions, multiome
 from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
@@ -38,6 +39,7 @@ from cellwright.verbs.using import (
 
 __all__ = [
     "AnswerOptions",
+    "CellColumns",
     "DepthOptions",
     "DrugResponse",
     "FinetuneResult",
@@ -47,8 +49,10 @@ __all__ = [
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
+    "MultiomeResult",
     "PretrainResult",
     "ReadOptions",
+    "RnaOptions",
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
@@ -78,6 +82,7 @@ __all__ = [
     "mapping",
     "mapping_columns",
     "mapping_record",
+    "multiome",
     "open_data",
     "open_deep",
     "open_index",
