@@ -26,6 +26,7 @@ VERBS = [
     "integrate",
     "load",
     "map_reference",
+    "multiome",
     "perturb",
     "predict_perturbation",
     "predict_response",

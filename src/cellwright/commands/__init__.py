@@ -14,6 +14,7 @@ from cellwright.commands.describing import convert, inspect, report
 from cellwright.commands.integrating import integrate
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
+from cellwright.commands.multiome import multiome
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_denoise, evaluate_generate, evaluate_map_reference
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "index": index,
     "integrate": integrate,
     "map-reference": map_reference,
+    "multiome": multiome,
     "perturb": perturb,
     "predict-perturbation": predict_perturbation,
     "reverse-perturb": reverse_perturb,

@@ -26,6 +26,8 @@ from cellwright.verbs.mapping import (
 from cellwright.verbs.mode_runs import CompareOptions
 from cellwright.verbs.network_ways import NetworkOptions
 from cellwright.verbs.networks import GeneNetwork, grn
+from cellwright.verbs.multiome import CellColumns, MultiomeResult, RnaOptions, multiome
+from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
 from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
@@ -46,6 +48,7 @@ from cellwright.verbs.using import (
 __all__ = [
     "AnswerOptions",
     "CompareOptions",
+    "CellColumns",
     "DepthOptions",
     "DrugResponse",
     "FillConfig",
@@ -61,8 +64,10 @@ __all__ = [
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
+    "MultiomeResult",
     "PretrainResult",
     "ReadOptions",
+    "RnaOptions",
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
@@ -96,6 +101,7 @@ __all__ = [
     "mapping",
     "mapping_columns",
     "mapping_record",
+    "multiome",
     "open_data",
     "open_deep",
     "open_index",
