@@ -135,8 +135,9 @@ def kept(screen, files, tmp_path_factory):
     made_up_model().save(folder / "begun")
     works(
         "perturb", files / "screen.h5ad", "-o", folder / "run", "--model", folder / "begun", "--use", "cells",
-        "--keep-model", *["labels" if word == "genes" else word for word in FAST], "--set", "cells.max_epochs=1", "--set", "cells.cells_per_profile=3", "--set",
-        "cells.pool=5", "--set", "cells.device=cpu",
+        "--keep-model", *["labels" if word == "genes" else word for word in FAST],
+        "--set", "cells.max_epochs=1", "--set", "cells.cells_per_profile=3", "--set", "cells.pool=5",
+        "--set", "cells.device=cpu",
     )  # fmt: skip
     return folder
 
