@@ -22,6 +22,7 @@ from cellwright.config import Config, did_you_mean, versions
 from cellwright.files import atomic_path, sha256_file, write_json
 from cellwright.models.families import FAMILIES
 from cellwright.models.inputs import InputConfig
+from cellwright.models.sizes import check_fits
 from cellwright.protocols import Family, Tokenizer
 from cellwright.vocab import GeneVocab
 
@@ -178,6 +179,8 @@ class Model:
 
 def _build(family: Family, config: Config, vocab: GeneVocab, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            check_fits(family.build(config, vocab), f"a {family.title} network")
         torch.manual_seed(seed)
         return family.build(config, vocab)
 
