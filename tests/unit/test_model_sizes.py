@@ -1,8 +1,6 @@
 """Networks that are too large are refused before they are built."""
 
 import pytest
-import torch
-from torch import nn
 
 from cellwright.models import FAMILIES, new_model
 from cellwright.models.sizes import check_fits, machine_memory
@@ -24,38 +22,28 @@ def test_absurd_records_name_the_field(family, name, value):
         FAMILIES[family].config.read(record, "args.json")
 
 
+def vocab_of(family, num=500):
+    return GeneVocab.from_genes([f"G{i}" for i in range(num)], FAMILIES[family].specials)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_the_estimate_is_near(family, size):
+    config, vocab = FAMILIES[family].sizes[size], vocab_of(family)
+    num = sum(p.numel() for p in new_model(family, vocab, config).network.parameters())
+    assert config.num_weights(len(vocab)) == pytest.approx(num, rel=0.1)
+
+
 def test_a_network_beyond_half_of_the_memory_is_refused_unbuilt():
     assert machine_memory() > 2**28
-    num = machine_memory() // 4 // 1000  # as many rows of 1,000 numbers as fill the machine
-    vocab = GeneVocab.from_genes([f"G{i}" for i in range(200)], FAMILIES["scgpt"].specials)
-    width = 1 << 16
-    config = FAMILIES["scgpt"].config.read({"width": width, "num_layers": 8, "feed_forward": width}, "model")
-    with pytest.raises(
-        ValueError, match=r"a scGPT network of [\d,]+ parameters takes .* more than half of this machine's"
-    ):
-        new_model("scgpt", vocab, config)
-    with torch.device("meta"):
-        network = nn.Embedding(num, 1000)
-    with pytest.raises(ValueError, match="a table of"):
-        check_fits(network, "a table")
+    layers = 1 + machine_memory() // (4 * 6 * (1 << 32))
+    config = FAMILIES["scgpt"].config.read({"width": 1 << 16, "num_layers": layers, "feed_forward": 1 << 16}, "model")
+    with pytest.raises(ValueError, match=r"a scGPT network of about [\d,]+ weights takes .* more than half of this"):
+        new_model("scgpt", vocab_of("scgpt"), config)
 
 
 def test_half_is_the_limit():
-    network = nn.Linear(255, 1000, bias=True)  # 256,000 numbers of four bytes
-    check_fits(network, "it", 2 * 4 * 256_000)
-    with pytest.raises(ValueError, match="it of 256,000 parameters"):
-        check_fits(network, "it", 2 * 4 * 256_000 - 1)
-    check_fits(network, "it", 0)
-
-
-def test_the_seeded_weights_do_not_depend_on_the_check():
-    vocab = GeneVocab.from_genes([f"G{i}" for i in range(20)], FAMILIES["scgpt"].specials)
-    config = FAMILIES["scgpt"].sizes["tiny"]
-    torch.manual_seed(5)
-    one = new_model("scgpt", vocab, config, seed=3)
-    after = torch.rand(3)
-    torch.manual_seed(3)
-    network = FAMILIES["scgpt"].build(config, vocab)
-    assert all(torch.equal(a, b) for a, b in zip(one.network.parameters(), network.parameters(), strict=True))
-    torch.manual_seed(5)
-    assert torch.equal(torch.rand(3), after)
+    check_fits(1000, "it", 2 * 4 * 1000)
+    with pytest.raises(ValueError, match="it of about 1,001 weights"):
+        check_fits(1001, "it", 2 * 4 * 1000)
+    check_fits(10**15, "it", 0)

@@ -178,9 +178,8 @@ class Model:
 
 
 def _build(family: Family, config: Config, vocab: GeneVocab, seed: int) -> nn.Module:
+    check_fits(config.num_weights(len(vocab)), f"a {family.title} network")
     with torch.random.fork_rng(devices=[]):
-        with torch.device("meta"):
-            check_fits(family.build(config, vocab), f"a {family.title} network")
         torch.manual_seed(seed)
         return family.build(config, vocab)
 

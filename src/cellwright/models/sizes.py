@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from torch import nn
-
 MOST_LAYERS = 256
 MOST_WIDTH = 1 << 16
 MOST_HEADS = 1024
@@ -14,30 +12,28 @@ MOST_OF_MEMORY = 0.5
 """Part of the machine's memory that weights may take: beside them there are cells, and in training three times more."""
 
 
-def check_fits(network: nn.Module, what: str, memory: int | None = None) -> None:
+def check_fits(num_weights: int, what: str, memory: int | None = None) -> None:
     """Refuse a network whose weights would take more than half of the machine's memory.
 
     Parameters
     ----------
-    network
-        Built on the ``meta`` device, where weights take no room.
+    num_weights
+        Numbers in them, four bytes each.
     what
-        How the message calls it.
+        How the message calls the network.
     memory
         Bytes of memory; ``None`` = this machine's.
 
     Raises
     ------
     ValueError
-        Naming parameters, size and the machine's memory.
+        Naming weights, size and the machine's memory.
     """
     memory = machine_memory() if memory is None else memory
-    tensors = [*network.parameters(), *network.buffers()]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    size = 4 * num_weights
     if memory and size > MOST_OF_MEMORY * memory:
-        num = sum(parameter.numel() for parameter in network.parameters())
         raise ValueError(
-            f"{what} of {num:,} parameters takes {size / 2**30:,.1f} GiB, more than half of this machine's "
+            f"{what} of about {num_weights:,} weights takes {size / 2**30:,.1f} GiB, more than half of this machine's "
             f"{memory / 2**30:,.1f} GiB; lower its width or layers, or keep fewer genes"
         )
 

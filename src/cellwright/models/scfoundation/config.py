@@ -64,6 +64,11 @@ class ScFoundationConfig(Config):
                 raise ValueError(f"{part}_width {width} must be a multiple of {part}_heads {num_heads}")
         return self
 
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        blocks = self.encoder_layers * self.encoder_width**2 + self.decoder_layers * self.decoder_width**2
+        return num_tokens * self.encoder_width + (4 + 2 * self.feed_forward_scale) * blocks
+
     @property
     def width(self) -> int:
         """Size of the cell embedding."""

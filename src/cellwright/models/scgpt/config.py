@@ -87,6 +87,11 @@ class ScGPTConfig(Config):
             raise ValueError("more_conditions are beside the first kind: give num_conditions too")
         return self
 
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        blocks = self.num_layers * (4 * self.width**2 + 2 * self.width * self.feed_forward)
+        return num_tokens * self.width + blocks + 5 * self.width**2
+
     @property
     def condition_sizes(self) -> tuple[int, ...]:
         """Conditions of each kind."""

@@ -42,6 +42,10 @@ class ScMulanConfig(Config):
             raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
         return self
 
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        return 3 * num_tokens * self.width + 12 * self.num_layers * self.width**2
+
 
 TINY = ScMulanConfig(width=64, num_heads=4, num_layers=2)
 SMALL = ScMulanConfig(width=256, num_heads=8, num_layers=6)
