@@ -1,11 +1,10 @@
-"""A small scMulan in use: growing its vocabulary, making cells, learning to tell them."""
+"""A small scMulan in use: making cells, learning to tell them."""
 
 import numpy as np
 import pytest
 import torch
 
-from cellwright.models import FAMILIES, load, new_model
-from cellwright.models.scmulan.grow import grow, grow_model
+from cellwright.models import FAMILIES, new_model
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.objectives.views import Clean
 from cellwright.tasks import tell
@@ -211,49 +210,3 @@ def test_what_is_certain_is_not_read_for(trained, changes, passes, monkeypatch):
         np.testing.assert_array_equal(quick.probs[name], whole.probs[name])
     np.testing.assert_array_equal(quick.embedding_nd, whole.embedding_nd)
     np.testing.assert_array_equal(quick.is_ended_n, whole.is_ended_n)
-
-
-def test_growing_changes_nothing_that_was_known(trained):
-    more = trained.vocab.extended(["G24"], {"cell_type": ["NK"], "age": ["old"]})
-    before = {k: v.clone() for k, v in trained.network.state_dict().items()}
-    larger = grow_model(trained, more, seed=3)
-    assert all(torch.equal(before[k], v) for k, v in trained.network.state_dict().items())
-    assert len(larger.vocab) == len(trained.vocab) + 3
-    tokens = trained.tokenizer()(cells(4, seed=9), Draw())
-    with torch.inference_mode():
-        old, new = (m.network(tokens) for m in (trained, larger))
-        num = len(trained.vocab)
-        torch.testing.assert_close(new.hidden_ntd, old.hidden_ntd, rtol=0, atol=0)
-        for field in ("entity", "level"):
-            known, grown = (getattr(out, field).dense() for out in (old, new))
-            torch.testing.assert_close(grown[..., :num], known)
-            like = [trained.vocab.id(word) for word in trained.vocab.categories["cell_type"]]
-            mean = known[..., like].mean(-1)
-            torch.testing.assert_close(grown[..., larger.vocab.id("NK")], mean, atol=1e-4, rtol=1e-4)
-    assert larger.tokenizer()(cells(4, seed=9), Draw()).gene_nt.shape == tokens.gene_nt.shape
-    assert grow_model(trained, more, seed=3).sha256() == larger.sha256() != grow_model(trained, more, seed=4).sha256()
-
-
-def test_growing_refuses_other_vocabularies():
-    made = model()
-    with pytest.raises(ValueError, match="must begin with all tokens of the old one"):
-        grow(made.network, made.vocab, GeneVocab.from_genes(GENES[::-1], FAMILY.specials))
-    other = replace_specials(made.vocab)
-    with pytest.raises(ValueError, match="other special tokens"):
-        grow(made.network, made.vocab, other)
-
-
-def replace_specials(known):
-    return GeneVocab(known.tokens, {"end": "<E>"}, known.categories)
-
-
-def test_a_grown_model_can_be_frozen_and_saved(tmp_path):
-    made = model()
-    made.network.level_encoder.requires_grad_(False)
-    larger = grow_model(made, made.vocab.extended(categories={"organ": ["Brain"]}))
-    flags = ([p.requires_grad for p in m.network.parameters()] for m in (larger, made))
-    assert next(flags) == next(flags)
-    larger.save(tmp_path / "m")
-    assert load(tmp_path / "m").vocab.categories["organ"] == ("Lung", "Liver", "Brain")
-    larger.release(tmp_path / "published")
-    assert load(tmp_path / "published").vocab.categories["organ"] == ("Lung", "Liver", "Brain")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -25,6 +25,9 @@ from cellwright.models.inputs import InputConfig
 from cellwright.models.sizes import check_fits
 from cellwright.protocols import Family, Tokenizer
 from cellwright.vocab import GeneVocab
+
+if TYPE_CHECKING:
+    from cellwright.models.adapt import Adapted
 
 FORMAT_VERSION = 1
 
@@ -83,6 +86,15 @@ class Model:
         return f"X_{self.family.title}"
 
     @property
+    def tech_batches(self) -> tuple[str, ...]:
+        """Names of the sequencing batches that the network must be told of, in the order of its codes.
+
+        Empty for a network that takes none. A published checkpoint does not say the names; they are the numbers then.
+        """
+        num = getattr(self.config, "num_known_batches", 0)
+        return tuple(self.origin.get("tech_batches", {}).get("names") or map(str, range(num))) if num else ()
+
+    @property
     def num_parameters(self) -> int:
         """Parameters of network and heads."""
         return sum(p.numel() for module in (self.network, *self.heads.values()) for p in module.parameters())
@@ -111,7 +123,7 @@ class Model:
     def fresh(self, seed: int) -> Model:
         """Return a copy with newly drawn weights and no heads: the same architecture without what it learnt."""
         report = LoadReport(source=self.report.source, kind="new", layout="cellwright")
-        network = _build(self.family, self.config, self.vocab, seed)
+        network = build_network(self.family, self.config, self.vocab, seed)
         return Model(
             family=self.family, config=self.config, vocab=self.vocab, network=network, inputs=self.inputs, report=report
         )
@@ -136,6 +148,19 @@ class Model:
                 f"the weights do not fit {', '.join(changes)}; only what holds no weights can change"
             ) from None
         return replace(self, config=config, network=network.eval(), heads={}, classes={})
+
+    def adapted(
+        self,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        vocab: GeneVocab | None = None,
+        redraw: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Adapted:
+        """Return a copy with further parts or words; see `cellwright.models.adapt.adapted`."""
+        from cellwright.models.adapt import adapted
+
+        return adapted(self, changes, vocab=vocab, redraw=redraw, seed=seed)
 
     def with_inputs(self, **changes: Any) -> Model:
         """Return the same model for cells that are prepared in another way; ``changes`` of `InputConfig`."""
@@ -177,7 +202,8 @@ class Model:
         self.family.to_released(self, Path(folder))
 
 
-def _build(family: Family, config: Config, vocab: GeneVocab, seed: int) -> nn.Module:
+def build_network(family: Family, config: Config, vocab: GeneVocab, seed: int) -> nn.Module:
+    """Assemble an untrained network; the same seed gives the same weights. One too large for the machine is refused."""
     check_fits(config.num_weights(len(vocab)), f"a {family.title} network")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -192,7 +218,7 @@ def new_model(
         raise ValueError(f"no model family {family!r}{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}")
     chosen = FAMILIES[family]
     report = LoadReport(source=f"new {family}", kind="new", layout="cellwright")
-    network = _build(chosen, config, vocab, seed)
+    network = build_network(chosen, config, vocab, seed)
     return Model(
         family=chosen, config=config, vocab=vocab, network=network, inputs=inputs or InputConfig(), report=report
     )

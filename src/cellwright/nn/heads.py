@@ -3,12 +3,14 @@
 Source: scGPT's published decoders. Published names: `ExpressionHead` = ExprDecoder, `AffineHead` =
 AffineExprDecoder, `CellValueHead` = MVCDecoder (objective GEPC), `ClassHead` = ClsDecoder and, reversed,
 AdversarialDiscriminator. What the published code calls ``zero_probs`` is the probability of *not* being zero; here
-it is ``expressed``.
+it is ``expressed``. `ErrorHead` is ours: no published code says how sure a predicted value is.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +96,12 @@ class AffineHead(nn.Module):
         self.shift = ExpressionHead(num_in, width, has_gate=has_gate)
         self.activation = nn.Identity() if activation is None else getattr(nn, activation)()
         self.is_adaptive = is_adaptive
+
+    def begin_unchanged(self) -> None:
+        """Set the last layers so that each value is answered as it is: scale 1, shift 0 (before any activation)."""
+        for net, bias in ((self.scale.net, 1.0), (self.shift.net, 0.0)):
+            nn.init.zeros_(net[-1].weight)
+            nn.init.constant_(net[-1].bias, bias)
 
     def forward(self, context_ntd: Tensor, value_nt: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return predicted values and expressed probabilities, each ``[n, t]``. Padded layouts only if adaptive."""
@@ -204,3 +212,34 @@ class ClassHead(nn.Module):
         """``[n, d] -> [n, k]``."""
         cell_nd = reverse_gradient(cell_nd) if self.kind == "domain" else cell_nd
         return self.out(self.trunk(cell_nd))
+
+
+class ErrorHead(nn.Module):
+    """Natural logarithm of the squared error to be expected of each token's predicted value, from its hidden state."""
+
+    FIRST = 100.0
+    """Squared error that a fresh head expects of everything: too high is soon corrected, while from too low the first
+    gradients would drown those of the network beside it (bins 0 .. 50 have squared errors of some hundreds)."""
+
+    def __init__(self, num_in: int):
+        super().__init__()
+        self.net = _expression_net(num_in, num_in)
+        nn.init.constant_(self.net[-1].bias, math.log(self.FIRST))
+
+    @property
+    def options(self) -> dict[str, int | str]:
+        """What is needed to build the same head again."""
+        return {"kind": "error"}
+
+    def forward(self, hidden_ntd: Tensor) -> Tensor:
+        """``[..., d] -> [...]``."""
+        return self.net(hidden_ntd)[..., 0]
+
+
+def build_head(width: int, options: Mapping[str, Any]) -> ClassHead | ErrorHead:
+    """Build the head whose ``options`` were recorded, freshly initialised; one without a kind is a `ClassHead`."""
+    if options.get("kind") != "error":
+        return ClassHead(width, **options)
+    if further := set(options) - {"kind"}:
+        raise TypeError(f"a head of the kind 'error' takes no {', '.join(sorted(further))}")
+    return ErrorHead(width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -35,7 +36,12 @@ def build_view(config: ObjectiveConfig) -> View:
 
 
 def build_objective(
-    config: ObjectiveConfig, view: View | None = None, *, heads: Mapping[str, nn.Module] | None = None
+    config: ObjectiveConfig,
+    view: View | None = None,
+    *,
+    heads: Mapping[str, nn.Module] | None = None,
+    width: int | None = None,
+    seed: int = 0,
 ) -> Objective:
     """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest.
 
@@ -47,6 +53,8 @@ def build_objective(
         In the place of the one that is named.
     heads
         Name of a term -> the head that it owns, for terms that need to know their classes (``label``, ``domain``).
+    width, seed
+        Width of the hidden states, for terms that draw a head for them by themselves, and from what.
 
     Raises
     ------
@@ -65,16 +73,21 @@ def build_objective(
     weight_of = {name: weight for name, weight in config.terms.items() if weight != 0}
     if unused := sorted(set(heads) - set(weight_of)):
         raise ValueError(f"a head is given for {unused[0]!r}, which is no term of this objective")
-    return Objective(view, {name: (weight, _term(name, config, heads)) for name, weight in weight_of.items()})
+    build = partial(_term, config=config, heads=heads, width=width, seed=seed)
+    return Objective(view, {name: (weight, build(name)) for name, weight in weight_of.items()})
 
 
-def _term(name: str, config: ObjectiveConfig, heads: Mapping[str, nn.Module]) -> Term:
+def _term(name: str, config: ObjectiveConfig, heads: Mapping[str, nn.Module], width: int | None, seed: int) -> Term:
     options, where = config.term_options.get(name, {}), f"objective.term_options of {name}"
     if issubclass(TERMS[name], Config):
         return TERMS[name].read(options, where)
-    if name not in heads:
+    if name not in heads and not hasattr(TERMS[name], "for_width"):
         raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
+    if name not in heads and width is None:
+        raise ValueError(f"the term {name!r} has a head of its own; say how wide the hidden states are (width)")
     try:
-        return TERMS[name](heads[name], **options)
+        if name in heads:
+            return TERMS[name](heads[name], **options)
+        return TERMS[name].for_width(width, seed=seed, **options)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from None

@@ -93,7 +93,7 @@ def pretrain_model(
     view = build_view(recipe.objective)
     if metadata := metadata_columns(recipe.data, view, family):
         view = view.narrowed(metadata)
-    objective = build_objective(recipe.objective, view)
+    build_objective(recipe.objective, view, width=1)  # wrong names are said before cells are read
     source = open_together(
         data,
         specials=family.specials,
@@ -117,12 +117,14 @@ def pretrain_model(
         recipe.record() | {"sources": source.record(), "split": split.record()},
         resume=resume,
     )
+    objective = build_objective(recipe.objective, view, width=model.network.width, seed=seed)
     plan = TrainPlan(model.network.train(), objective, model.tokenizer(), optim=recipe.optim, seed=seed)
     loaders = [CellLoader(source, split.train, recipe.batch_size, seed=seed, drop_last=True)]
     if len(split.valid):
         loaders.append(CellLoader(source, split.valid, recipe.batch_size, seed=seed, shuffle=False))
     result = fit(plan, *loaders, config=recipe.train, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
     model.network.eval()
+    model.heads |= {name: term.head.eval() for name, term in objective.heads.items()}
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}
     if metadata:
         model.origin["pretraining"] |= {"sentences": view.lines(), "questions": view.questions()}

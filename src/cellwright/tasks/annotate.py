@@ -16,19 +16,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from cellwright.config import Config
 from cellwright.data.cells import Cells
-from cellwright.data.loader import CellLoader
 from cellwright.nn.heads import ClassHead
-from cellwright.nn.lora import LoraConfig, add_lora, merge_lora
 from cellwright.objectives import Objective
 from cellwright.objectives.cell import Label
 from cellwright.objectives.views import Clean, RandomMask
 from cellwright.protocols import CellSource
 from cellwright.tasks.embed import check_vocab
+from cellwright.tasks.finetuning import FinetuneConfig, Rows, cell_loaders, fit_objective, to_finetune
 from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, run_network
-from cellwright.train.config import TrainConfig
-from cellwright.train.optim import OptimConfig
 
 if TYPE_CHECKING:
     from cellwright.tasks.answers import Answers
@@ -38,36 +34,15 @@ UNASSIGNED = "unassigned"
 HEAD = "label"
 
 
-class AnnotateConfig(Config):
+class AnnotateConfig(FinetuneConfig):
     """How a model is fine-tuned to label cells."""
 
-    mode: Literal["full", "lora", "probe", "scratch"] = "full"
-    """full: all weights. lora: low-rank changes, folded in at the end. probe: the network stays as it is.
-    scratch: all weights, newly drawn (what pre-training is worth is the difference to full)."""
-    batch_size: int = Field(32, ge=1)
-    """Cells a step."""
     hidden_fraction: float = Field(0.0, ge=0, lt=1)
     """Part of each cell's values hidden in training (published: 0); augments small data."""
     class_weight: Literal["none", "balanced"] = "none"
     """balanced: every class weighs the same in the loss, however many cells it has."""
     num_layers: int = Field(3, ge=1)
     """Layers of the class head (published: 3)."""
-    inputs: dict[str, Any] = {"cls_value": 0.0}
-    """Changes to how cells are prepared; published fine-tuning gives ``<cls>`` the value 0."""
-    lora: LoraConfig = LoraConfig()
-    """Used by mode lora."""
-    optim: OptimConfig = OptimConfig(lr=1e-4, schedule="step", decay_per_epoch=0.9)
-    """Optimiser; learning rates of small networks trained from little data want to be higher."""
-    train: TrainConfig = TrainConfig(max_epochs=10, keep="best")
-    """Length, precision, checkpoints."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Positions of cells to train on, and to choose the best weights by (may be empty)."""
-
-    train: np.ndarray
-    valid: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,32 +102,16 @@ def train_annotator(
     -------
     The fine-tuned model (with its class head and names), and the `cellwright.train.run.FitResult`.
     """
-    from cellwright.train.plan import TrainPlan
-    from cellwright.train.run import fit
-
     check_vocab(model, source)
     if len(classes) < 2:
         raise ValueError(f"only one class ({', '.join(classes)}); annotation needs cells of at least two")
-    seed = config.train.seed
-    tuned = model.fresh(seed) if config.mode == "scratch" else model.copy()
-    tuned.inputs = type(tuned.inputs).read(tuned.inputs.record() | config.inputs, "inputs")
-    network = tuned.network.train()
-    if config.mode == "probe":
-        network.requires_grad_(False)
-    elif config.mode == "lora":
-        add_lora(network, config.lora, seed=seed)
-    head = _new_head(network.width, len(classes), config.num_layers, seed)
+    tuned = to_finetune(model, config)
+    head = _new_head(tuned.network.width, len(classes), config.num_layers, config.train.seed)
     view = RandomMask(fraction=config.hidden_fraction) if config.hidden_fraction else Clean()
     weight = class_weights(source, rows.train, len(classes)) if config.class_weight == "balanced" else None
     objective = Objective(view, {HEAD: (1.0, Label(head, weight))})
-    plan = TrainPlan(network, objective, tuned.tokenizer(), optim=config.optim, seed=seed)
-    loaders = [CellLoader(source, rows.train, config.batch_size, seed=seed)]
-    if len(rows.valid):
-        loaders.append(CellLoader(source, rows.valid, config.batch_size, seed=seed, shuffle=False))
-    result = fit(plan, *loaders, config=config.train, folder=folder, is_progress_shown=is_progress_shown)
-    if config.mode == "lora":
-        merge_lora(network)
-    network.requires_grad_(True).eval()
+    loaders = cell_loaders(source, rows, config)
+    result = fit_objective(tuned, objective, loaders, config=config, folder=folder, is_progress_shown=is_progress_shown)
     tuned.heads = {HEAD: head.eval()}
     tuned.classes = {HEAD: tuple(classes)}
     tuned.save(folder)

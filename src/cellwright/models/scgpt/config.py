@@ -100,7 +100,12 @@ class ScGPTConfig(Config):
     @property
     def uses_tech_batch(self) -> bool:
         """Whether the network must be told each cell's sequencing batch."""
-        return self.num_domains > 0 or self.num_tech_batches > 0
+        return self.num_known_batches > 0
+
+    @property
+    def num_known_batches(self) -> int:
+        """Sequencing batches that the network can be told of; 0 = it is not told."""
+        return max(self.num_domains, self.num_tech_batches)
 
 
 TINY = ScGPTConfig(

@@ -99,6 +99,17 @@ class ScGPT(nn.Module):
             answers["cell_value_nt"], answers["cell_expressed_nt"] = pair
         return ModelOutput(hidden_ntd=hidden_ntd, cell_nd=cell_nd, layout=layout, **answers)
 
+    @property
+    def attention_layers(self) -> int:
+        """Layers whose queries and keys can be asked for."""
+        return len(self.blocks)
+
+    def queries_keys(self, tokens: TokenBatch, layer: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of a layer, each ``[n, t, h, dh]``; see `cellwright.protocols.AttentiveModel`."""
+        marked_nt = mark_values(tokens, hidden=self.config.mask_value, pad=self.config.pad_value)
+        x_ntd = self._embed(tokens, self.gene_encoder(tokens.gene_nt), marked_nt)
+        return self.blocks.queries_keys(x_ntd, tokens.layout, layer)
+
     def _embed(self, tokens: TokenBatch, gene_ntd: Tensor, marked_nt: Tensor) -> Tensor:
         layout = tokens.layout
         if self.value_encoder is None:
@@ -119,9 +130,12 @@ class ScGPT(nn.Module):
     def _conditions(self, flag_nt: Tensor | None) -> Tensor:
         if flag_nt is None:
             raise ValueError("this model takes a condition flag a token (flag_nt), and the tokens carry none")
-        if self.more_conditions is None:
+        kinds = [self.condition, *(self.more_conditions or ())]
+        found = 1 if flag_nt.ndim == 2 else flag_nt.shape[-1]
+        if found != len(kinds):
+            raise ValueError(f"this model takes {len(kinds)} kinds of conditions a token, and flag_nt holds {found}")
+        if flag_nt.ndim == 2:
             return self.condition(flag_nt)
-        kinds = [self.condition, *self.more_conditions]
         return sum(table(flag_nt[..., c]) for c, table in enumerate(kinds))
 
     def _flag_unknown(self, value_ntd: Tensor, tokens: TokenBatch) -> Tensor:

@@ -1,0 +1,127 @@
+"""Fine-tuning for any task: a copy of a model, an objective, a mode, and the engine's loop around them.
+
+A task brings the objective and what was new in the network (`cellwright.models.adapt`); which weights move is decided
+here, in the same four ways for all tasks. Nothing here knows a task or a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from cellwright.config import Config
+from cellwright.data.cells import Cells
+from cellwright.data.loader import CellLoader
+from cellwright.nn.lora import LoraConfig, add_lora, merge_lora
+from cellwright.objectives import Objective
+from cellwright.tasks.embed import check_vocab
+from cellwright.train.config import TrainConfig
+from cellwright.train.optim import OptimConfig
+
+if TYPE_CHECKING:
+    from cellwright.protocols import Loader
+    from cellwright.train.run import FitResult
+
+
+class FinetuneConfig(Config):
+    """How a model is fine-tuned, whatever for."""
+
+    mode: Literal["full", "lora", "probe", "scratch"] = "full"
+    """full: all weights. lora: low-rank changes, folded in at the end. probe: the network stays as it is.
+    scratch: all weights, newly drawn (what pre-training is worth is the difference to full)."""
+    batch_size: int = Field(32, ge=1)
+    """Cells a step."""
+    inputs: dict[str, Any] = {"cls_value": 0.0}
+    """Changes to how cells are prepared; published fine-tuning gives ``<cls>`` the value 0."""
+    lora: LoraConfig = LoraConfig()
+    """Used by mode lora."""
+    optim: OptimConfig = OptimConfig(lr=1e-4, schedule="step", decay_per_epoch=0.9)
+    """Optimiser; learning rates of small networks trained from little data want to be higher."""
+    train: TrainConfig = TrainConfig(max_epochs=10, keep="best")
+    """Length, precision, checkpoints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Positions of cells to train on, and to choose the best weights by (may be empty)."""
+
+    train: np.ndarray
+    valid: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def to_finetune(model: Any, config: FinetuneConfig) -> Any:
+    """Return the copy of a model that is going to be trained: newly drawn in mode scratch, inputs as configured."""
+    tuned = model.fresh(config.train.seed) if config.mode == "scratch" else model.copy()
+    tuned.inputs = type(tuned.inputs).read(tuned.inputs.record() | config.inputs, "inputs")
+    return tuned
+
+
+def cell_loaders(source: Cells, rows: Rows, config: FinetuneConfig) -> list[Loader]:
+    """Return the loader of training cells, and that of validation cells where there are any."""
+    seed = config.train.seed
+    loaders: list[Loader] = [CellLoader(source, rows.train, config.batch_size, seed=seed)]
+    if len(rows.valid):
+        loaders.append(CellLoader(source, rows.valid, config.batch_size, seed=seed, shuffle=False))
+    return loaders
+
+
+def fit_objective(
+    tuned: Any,
+    objective: Objective,
+    loaders: list[Loader],
+    *,
+    config: FinetuneConfig,
+    folder: Path,
+    unlearnt: Collection[str] = (),
+    is_progress_shown: bool = False,
+) -> FitResult:
+    """Train a model's network, and the heads that the objective owns, in place.
+
+    Parameters
+    ----------
+    tuned
+        What `to_finetune` returned, with further parts where the task needs them.
+    objective
+        What is trained for.
+    loaders
+        Training minibatches and, if there are any, those to choose the best weights by.
+    folder
+        Run folder; see `cellwright.train.run.open_run`.
+    unlearnt
+        Tensors of the network that hold no learnt numbers (`cellwright.models.adapt.Adapted.unlearnt`): they are
+        trained in modes probe and lora too.
+
+    Raises
+    ------
+    ValueError
+        When the network cannot answer what the objective asks, or nothing would be trained.
+    """
+    from cellwright.train.plan import TrainPlan
+    from cellwright.train.run import fit
+
+    for loader in loaders:
+        check_vocab(tuned, loader.source)
+    network = tuned.network.train()
+    _choose_trained(network, config, unlearnt)
+    plan = TrainPlan(network, objective, tuned.tokenizer(), optim=config.optim, seed=config.train.seed)
+    result = fit(plan, *loaders, config=config.train, folder=folder, is_progress_shown=is_progress_shown)
+    if config.mode == "lora":
+        merge_lora(network)
+    network.requires_grad_(True).eval()
+    return result
+
+
+def _choose_trained(network: Any, config: FinetuneConfig, unlearnt: Collection[str]) -> None:
+    if config.mode == "probe":
+        network.requires_grad_(False)
+    elif config.mode == "lora":
+        add_lora(network, config.lora, seed=config.train.seed)
+    if config.mode in ("probe", "lora"):
+        for name, parameter in network.named_parameters():
+            if name in unlearnt:
+                parameter.requires_grad_(True)
