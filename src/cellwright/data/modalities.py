@@ -108,7 +108,9 @@ def _read_mudata(path: Path) -> Any:
             f"{path} is a MuData file; install mudata to read it: pip install 'cellwright[mudata]'"
         ) from None
     try:
-        return mudata.read_h5mu(path)
+        # columns of single modalities stay with them: they are joined here, cell by cell
+        with mudata.set_options(pull_on_update=False):
+            return mudata.read_h5mu(path)
     except (OSError, KeyError, RuntimeError) as error:
         raise damaged(path, error) from None
 
@@ -130,7 +132,7 @@ def _from_anndata(data: Any, options: FeatureOptions) -> Study:
     if column is not None:
         kind_g = adata.var[column].map(modality_named).to_numpy(dtype=object)
         _apart(_counts(adata), adata.var[column], adata.var_names, parts, notes)
-        rna = adata[:, kind_g == RNA].copy() if (kind_g == RNA).any() else None
+        rna = _genes(adata, np.flatnonzero(kind_g == RNA)) if (kind_g == RNA).any() else None
     if (slot := _slot(adata, options, name)) is not None:
         if "protein" in parts:
             raise ValueError(f"{name} has proteins among its features and in obsm[{slot!r}]; leave one of them out")
@@ -151,6 +153,15 @@ def _apart(matrix: Any, kinds: Any, names: Any, parts: dict[str, tuple[Any, Any]
             parts[modality] = list(np.asarray(names)[kind_g == modality]), matrix[:, np.flatnonzero(kind_g == modality)]
     if others := sorted({str(k) for k, kind in zip(kinds, kind_g, strict=True) if kind is None}):
         notes.append(f"features of other kinds are left out: {some_of(others)}")
+
+
+def _genes(adata: AnnData, at_g: np.ndarray) -> AnnData:
+    """Return matrices and tables of some columns; slots, which are of other things, stay behind."""
+    from anndata import AnnData
+
+    x_ng = None if adata.X is None else adata.X[:, at_g]
+    layers = {name: matrix[:, at_g] for name, matrix in adata.layers.items()}
+    return AnnData(x_ng, obs=adata.obs[[]].copy(), var=adata.var.iloc[at_g].copy(), layers=layers)
 
 
 def _counts(adata: AnnData) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,6 +73,30 @@ class Multimodal:
     @property
     def _held(self) -> _Held:
         return self.cells._store  # the cells of `open_multimodal` are made on one
+
+    def panel(self, modality: str) -> np.ndarray:
+        """Return the ids that every study with this modality has: what its cells can be compared in."""
+        if modality == RNA:
+            return self.gene_ids
+        has_n = self.measured(modality)
+        panels = [self._ids_in(modality, has_n & (self.study_n == s)) for s in np.unique(self.study_n[has_n])]
+        return reduce(np.intersect1d, panels, self.ids(modality))
+
+    def feature_values(self, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return values of proteins or peaks, float64 ``[rows, ids]``; NaN where a cell's study does not have one."""
+        value_nf = self.cells.select(rows).values(ids).toarray().astype(np.float64)
+        for modality in {modality_of(self.cells.vocab.tokens[i]) for i in ids}:
+            is_theirs_f = np.isin(ids, _ids_of(self.cells.vocab, modality))
+            has_n = self.measured(modality)
+            value_nf[np.ix_(~has_n[rows], is_theirs_f)] = np.nan
+            for study in np.unique(self.study_n[rows]):
+                known = self._ids_in(modality, has_n & (self.study_n == study))
+                value_nf[np.ix_(self.study_n[rows] == study, is_theirs_f & ~np.isin(ids, known))] = np.nan
+        return value_nf
+
+    def _ids_in(self, modality: str, is_in_n: np.ndarray) -> np.ndarray:
+        held = self._held.value_nv[np.flatnonzero(is_in_n)]
+        return np.intersect1d(held.indices, _ids_of(self.cells.vocab, modality)).astype(np.int64)
 
     def only(self, gene_ids: np.ndarray) -> Cells:
         """Return the cells with values of these vocabulary ids only; totals stay."""
@@ -232,4 +257,8 @@ def _obs(studies: Sequence[Study]) -> pd.DataFrame:
         return studies[0].obs.copy()
     tables = [study.obs.astype(dict.fromkeys(study.obs.columns, object)) for study in studies]
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
-    return pd.concat([table.reindex(columns=columns) for table in tables])
+    joined = pd.concat([table.reindex(columns=columns) for table in tables])
+    if not joined.index.is_unique:  # barcodes come again in other studies
+        numbers = np.repeat(np.arange(1, len(studies) + 1), [len(table) for table in tables])
+        joined.index = pd.Index([f"{name}-{number}" for name, number in zip(joined.index, numbers, strict=True)])
+    return joined

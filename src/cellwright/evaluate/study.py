@@ -27,6 +27,7 @@ class AnnotationStudy:
     """What was trained on which cells, and what every method answered for the query cells."""
 
     title: str
+    task: str = "annotate"
     where: str
     """The query cells in words, for the headline."""
     how: str = "all learnt from the same cells"
@@ -99,7 +100,7 @@ def study_record(
     cells, memory = _drawn_cells(study), peak_memory_gb()
     return Evaluation(
         title=study.title,
-        task="annotate",
+        task=study.task,
         dataset=study.dataset or study.query.contract.source,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=headline,

@@ -6,6 +6,7 @@ resampling is the feature. The floor gives every cell the mean; a roof is not kn
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,7 +176,7 @@ def told_pictures(
     """Draw measured against told values of each protein, and each protein's score by all methods."""
     from cellwright.evaluate.feature_figures import scores_figure, told_figure
 
-    name = "-".join(case.where.lower().replace(",", "").split())
+    name = re.sub(r"[^a-z0-9]+", "-", case.where.lower()).strip("-")
     order = np.argsort(-np.nan_to_num(scores[study.model_name][PRIMARY], nan=-2.0), kind="stable")
     names = [plain(token) for token in case.tokens]
     drawn = order[:MAX_DRAWN]
@@ -219,7 +220,7 @@ def told_section(evaluation: Evaluation, heading: str) -> Section:
         for m in order
     )
     labels = (evaluation.measures[name].label for name in columns)
-    anchor = heading.lower().replace(" ", "-").replace(",", "")
+    anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
     picture = Picture(
         name=f"comparison-{anchor}",
         alt="Methods side by side; numbers are in the table below",

@@ -2,8 +2,8 @@
 
 ``METRICS`` is the table of everything that can be reported of labels (`cellwright.metrics.labels`); made cells have
 ``GENERATION_METRICS``, see `cellwright.metrics.made`, denoised ones ``DENOISING_METRICS``, see
-`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``, integrated cells ``INTEGRATION_METRICS``. ``REPORTED``
-holds all of them.
+`cellwright.metrics.depth`, ranked targets ``NETWORK_METRICS``, integrated cells ``INTEGRATION_METRICS``,
+filled-in values ``FILLED_METRICS``, predicted modalities ``MODALITY_METRICS``. ``REPORTED`` holds all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cellwright.metrics.depth import DENOISING_METRICS, DepthScore, resampled_denoising
+from cellwright.metrics.filled import FILLED_METRICS
 from cellwright.metrics.integration import INTEGRATION_METRICS, EmbeddedCells, IntegrationScore, embedded_cells
 from cellwright.metrics.labels import (
     ECE_BINS,
@@ -51,6 +52,7 @@ from cellwright.metrics.table import Metric, percentiles
 __all__ = [
     "DENOISING_METRICS",
     "ECE_BINS",
+    "FILLED_METRICS",
     "GENERATION_METRICS",
     "INTEGRATION_METRICS",
     "METRICS",
@@ -99,6 +101,7 @@ REPORTED: Mapping[str, Metric] = {
     **GENERATION_METRICS,
     **DENOISING_METRICS,
     **NETWORK_METRICS,
+    **FILLED_METRICS,
     **INTEGRATION_METRICS,
     **MODALITY_METRICS,
 }

@@ -97,6 +97,12 @@ class AffineHead(nn.Module):
         self.activation = nn.Identity() if activation is None else getattr(nn, activation)()
         self.is_adaptive = is_adaptive
 
+    def begin_unchanged(self) -> None:
+        """Set the last layers so that each value is answered as it is: scale 1, shift 0 (before any activation)."""
+        for net, bias in ((self.scale.net, 1.0), (self.shift.net, 0.0)):
+            nn.init.zeros_(net[-1].weight)
+            nn.init.constant_(net[-1].bias, bias)
+
     def forward(self, context_ntd: Tensor, value_nt: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return predicted values and expressed probabilities, each ``[n, t]``. Padded layouts only if adaptive."""
         scale_nt, expressed_nt = self.scale(context_ntd, value_nt)

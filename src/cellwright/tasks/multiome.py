@@ -222,16 +222,21 @@ class Calibration:
     def fit(cls, said_nf: np.ndarray, measured_nf: np.ndarray) -> Calibration:
         """Fit by least squares on cells that the network was not trained on; no line falls.
 
-        With fewer than 20 cells nothing but the mean is set right.
+        Cells whose measured value is NaN do not count. A feature with fewer than 20 of them has its mean set right and
+        nothing else; one without any stays as it is said.
         """
-        said_nf, measured_nf = said_nf.astype(np.float64), measured_nf.astype(np.float64)
-        mean_f, middle_f = said_nf.mean(0), measured_nf.mean(0)
-        spread_f = ((said_nf - mean_f) ** 2).mean(0)
-        shared_f = ((said_nf - mean_f) * (measured_nf - middle_f)).mean(0)
-        slope_f = np.where(spread_f > 1e-12, np.maximum(shared_f, 0) / np.maximum(spread_f, 1e-12), 0.0)
-        if len(said_nf) < 20:
-            slope_f = np.ones(said_nf.shape[1])
-        return cls(slope_f=slope_f, shift_f=middle_f - slope_f * mean_f)
+        num_features = said_nf.shape[1]
+        slope_f, shift_f = np.ones(num_features), np.zeros(num_features)
+        for f in range(num_features):
+            is_there_n = np.isfinite(measured_nf[:, f])
+            said_n, measured_n = said_nf[is_there_n, f].astype(np.float64), measured_nf[is_there_n, f]
+            if not len(said_n):
+                continue
+            if len(said_n) >= 20:
+                spread, shared = said_n.var(), ((said_n - said_n.mean()) * (measured_n - measured_n.mean())).mean()
+                slope_f[f] = max(shared, 0.0) / spread if spread > 1e-12 else 0.0
+            shift_f[f] = measured_n.mean() - slope_f[f] * said_n.mean()
+        return cls(slope_f=slope_f, shift_f=shift_f)
 
     def __call__(self, said_nf: np.ndarray) -> np.ndarray:
         """Return the calibrated values, float32, not below 0 (the smallest centred log ratio)."""

@@ -9,6 +9,7 @@ from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.filling import FillConfig
 from cellwright.verbs.finetuning import FinetuneResult, finetune
 from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
 from cellwright.verbs.making import generate
@@ -23,11 +24,13 @@ from cellwright.verbs.mapping import (
     open_index,
 )
 from cellwright.verbs.mode_runs import CompareOptions
+from cellwright.verbs.multiome import CellColumns, MultiomeResult, RnaOptions, multiome
 from cellwright.verbs.network_ways import NetworkOptions
 from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
-from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
-from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
+from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
+from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
+from cellwright.verbs.scoring import FillScoring, ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import PretrainResult, pretrain
 from cellwright.verbs.using import (
     annotate,
@@ -44,8 +47,11 @@ from cellwright.verbs.using import (
 __all__ = [
     "AnswerOptions",
     "CompareOptions",
+    "CellColumns",
     "DepthOptions",
     "DrugResponse",
+    "FillConfig",
+    "FillScoring",
     "FinetuneResult",
     "GeneNetwork",
     "ModeComparison",
@@ -53,14 +59,19 @@ __all__ = [
     "InferenceOptions",
     "IntegrateOptions",
     "Integration",
+    "PerturbConfig",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
+    "MultiomeResult",
     "PretrainResult",
     "ReadOptions",
+    "RnaOptions",
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
+    "ReverseOptions",
+    "ReverseResult",
     "ScreenOptions",
     "annotate",
     "annotation",
@@ -89,15 +100,18 @@ __all__ = [
     "mapping",
     "mapping_columns",
     "mapping_record",
+    "multiome",
     "open_data",
     "open_deep",
     "open_index",
     "open_model",
+    "predict_perturbation",
     "predict_response",
     "perturb",
     "prepared",
     "pretrain",
     "provenance",
+    "reverse_perturb",
     "published_reading",
     "score",
     "transfer_response",
