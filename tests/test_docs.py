@@ -32,6 +32,7 @@ from cellwright.verbs.comparing import configs_of
 
 SMALL = {
     "annotate": ["--steps", "2", "--epochs", "1"],
+    "compare_modes": ["--steps", "2", "--epochs", "1", "--seeds", "1", "--modes", "probe", "full"],
     "convert": [],
     "denoise": ["--steps", "2"],
     "embed": ["--steps", "2"],
@@ -42,6 +43,7 @@ SMALL = {
 """Arguments that make an example quick."""
 OWN = {
     "annotate": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
+    "compare_modes": ["--data", "own.h5ad", "--label", "cell_type"],
     "convert": [],
     "denoise": ["--data", "own.h5ad"],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
@@ -52,6 +54,7 @@ OWN = {
 """Arguments that give it cells of one's own."""
 SAYS = {
     "annotate": "wrote ",
+    "compare_modes": "report: ",
     "convert": "equal after the round trip: True",
     "embed": "PCA: ",
     "map_reference": "PCA: ",
@@ -62,6 +65,7 @@ SAYS = {
 """What it must have printed in the end."""
 OUT = {
     "annotate": "annotated.h5ad",
+    "compare_modes": "ways/report.html",
     "convert": "cellwright/config.json",
     "embed": None,
     "map_reference": None,
