@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,9 +54,11 @@ class ScGPTConfig(Config):
     modality_pad: int | None = None
     """Modality id of pads, whose row gets no gradient."""
     num_conditions: int = Field(0, ge=0)
-    """Per-token condition flags added to the input (pert_encoder); 0 = none."""
+    """Conditions of a token, added to the input (pert_encoder); 0 = none. The condition 0 is "nothing said"."""
     condition_pad: int | None = None
     """Condition id whose row is zero and gets no gradient (pert_pad_id)."""
+    more_conditions: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Conditions of further kinds, one table a kind; their vectors are summed. Published models have one kind."""
     has_unknown_flag: bool = True
     """Whether the network has the flag vectors of generative pre-training (flag_encoder)."""
     value_head: Literal["plain", "affine", "none"] = "plain"
@@ -80,7 +82,14 @@ class ScGPTConfig(Config):
             raise ValueError("input_norm='domain' and num_domains > 0 go together")
         if self.value_input == "category" and self.num_bins is None:
             raise ValueError("value_input='category' needs num_bins")
+        if self.more_conditions and not self.num_conditions:
+            raise ValueError("more_conditions are beside the first kind: give num_conditions too")
         return self
+
+    @property
+    def condition_sizes(self) -> tuple[int, ...]:
+        """Conditions of each kind."""
+        return (self.num_conditions, *self.more_conditions) if self.num_conditions else ()
 
     @property
     def uses_tech_batch(self) -> bool:
