@@ -26,7 +26,7 @@ from cellwright.verbs.mapping import (
 from cellwright.verbs.mode_runs import CompareOptions
 from cellwright.verbs.multiome import CellColumns, MultiomeResult, RnaOptions, multiome
 from cellwright.verbs.network_ways import NetworkOptions
-from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
+from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
 from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb

@@ -11,7 +11,8 @@ import numpy as np
 
 from cellwright.files import atomic_path
 from cellwright.models import Model
-from cellwright.verbs.training import publish, split_words
+from cellwright.verbs.labelled import split_words
+from cellwright.verbs.training import publish
 
 if TYPE_CHECKING:
     from cellwright.data.multimodal import Multimodal
