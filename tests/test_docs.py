@@ -37,6 +37,7 @@ SMALL = {
     "denoise": ["--steps", "2"],
     "embed": ["--steps", "2"],
     "map_reference": ["--steps", "2"],
+    "multiome": ["--epochs", "1"],
     "generate": ["--steps", "2", "--num-cells", "3"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
@@ -48,6 +49,7 @@ OWN = {
     "denoise": ["--data", "own.h5ad"],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
+    "multiome": [],
     "generate": ["--data", "own.h5ad", "--label", "cell_type"],
     "pretrain": ["--data", "own.h5ad"],
 }
@@ -58,6 +60,7 @@ SAYS = {
     "convert": "equal after the round trip: True",
     "embed": "PCA: ",
     "map_reference": "PCA: ",
+    "multiome": "told 6 proteins of 40 cells without any:",
     "generate": "made.h5ad: 6 cells",
     "denoise": "genes known to the model",
     "pretrain": "step 2: ",
@@ -69,6 +72,7 @@ OUT = {
     "convert": "cellwright/config.json",
     "embed": None,
     "map_reference": None,
+    "multiome": "cells.h5ad",
     "generate": "made.h5ad",
     "denoise": None,
     "pretrain": "config.json",
@@ -273,12 +277,13 @@ def check_example(example: Path, out: Path, printed: str) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_an_example_runs(example, tmp_path, monkeypatch, capsys):
     """In this process, on small cells of one's own; the drawing is by PCA, since UMAP takes long to compile."""
-    from cellwright.evaluate import projection, study
+    from cellwright.evaluate import multiome, projection, study
 
     monkeypatch.chdir(tmp_path)
     genes = load_dataset("pbmc_facs_zheng").var_names[:300]
     make_cells(150, len(genes), gene_names=genes, depth=600.0).write_h5ad("own.h5ad")
-    monkeypatch.setattr(study, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+    for drawing in (study, multiome):
+        monkeypatch.setattr(drawing, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
     out = tmp_path / ("out.h5ad" if OUT[example.stem] is None else "out")
     runpy.run_path(str(example))["main"]([*SMALL[example.stem], *OWN[example.stem], "--out", str(out)])
     check_example(example, out, capsys.readouterr().out)

@@ -21,6 +21,14 @@ WORDS = ["--no-progress", "--device", "cpu", *(word for change in QUICK for word
 QUIET = InferenceOptions(progress=False, device="cpu")
 
 
+@pytest.fixture(autouse=True)
+def _quick_drawing(monkeypatch):
+    """UMAP takes long to compile."""
+    from cellwright.evaluate import multiome, projection
+
+    monkeypatch.setattr(multiome, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+
+
 @pytest.fixture(scope="module")
 def cells():
     return make_multimodal(70, 40, num_proteins=6, num_peaks=20)
@@ -43,7 +51,7 @@ def test_a_mosaic_is_trained_told_scored_and_written(place, tmp_path):
     out = tmp_path / "run"
     words = ["--label", "cell_type", "--tech-batch", "tech_batch", "--query", place / "cite.h5ad", *WORDS]
     printed = works("multiome", place / "model", place / "cite.h5ad", place / "rna.h5ad", "-o", out, *words)
-    assert "70 cells have rna and protein" in printed.replace("protein and rna", "rna and protein")
+    assert "70 cells have RNA and proteins" in printed
     assert "AvgBIO" in printed
     found = anndata.read_h5ad(out / "cells.h5ad")
     assert found.n_obs == 140
@@ -112,5 +120,5 @@ def test_a_query_with_other_proteins_is_refused(place, cells, tmp_path):
 
 
 def test_too_few_whole_cells_are_refused(place, cells, tmp_path):
-    with pytest.raises(ValueError, match="10 cells have peak and protein and rna; at least 20 are needed"):
+    with pytest.raises(ValueError, match="10 cells have RNA, peaks and proteins; at least 20 are needed"):
         cellwright.multiome(cells[:10].copy(), place / "model", out=tmp_path / "run", changes=QUICK, run=QUIET)

@@ -10,14 +10,20 @@ from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs import CellColumns, ModelOptions, RnaOptions
 
 
+class MultiomeColumns(CellColumns):
+    """Which columns of obs are looked at, and which other cells."""
+
+    query: str | None = None
+    """File of a further study with proteins, never trained on: its proteins are told and scored."""
+
+
 def multiome(
     model: str,
     data: list[Path],
     *,
     out: Path,
     which: ModelOptions,
-    columns: CellColumns,
-    query: Path | None = None,
+    columns: MultiomeColumns,
     features: FeatureOptions,
     rna: RnaOptions,
     run: InferenceOptions,
@@ -34,8 +40,6 @@ def multiome(
         each of which may lack a modality.
     out
         Run folder to make, itself a model: also cells.h5ad (embedding, told proteins), scores and report.html.
-    query
-        Cells of a further study with proteins, never trained on: its proteins are told and scored.
     set
         Change any option: --set train.max_epochs=5 --set num_genes=800 --set proteins=bins.
     """
@@ -46,8 +50,8 @@ def multiome(
         list(data) if len(data) > 1 else data[0],
         verbs.open_model(model, which.vocab, key=which.key),
         out=out,
-        columns=columns,
-        query=query,
+        columns=CellColumns(**columns.model_dump(exclude={"query"})),
+        query=columns.query,
         changes=set_ or [],
         features=features,
         rna=rna,

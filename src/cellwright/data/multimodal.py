@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MODALITY_WORDS = {RNA: "RNA", "protein": "proteins", "peak": "peaks"}
+"""Modality -> how a reader is told of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """Values of all modalities in memory, as `Cells` reads them."""
@@ -128,7 +132,8 @@ class Multimodal:
         lines = [f"{len(self):,} cells of {len(self.studies)} {'study' if len(self.studies) == 1 else 'studies'}"]
         combos, num_k = np.unique(self.is_measured_nm, axis=0, return_counts=True)
         for has_m, num in sorted(zip(combos.tolist(), num_k.tolist(), strict=True), key=lambda pair: -pair[1]):
-            names = [name for name, has in zip(self.modalities, has_m, strict=True) if has]
+            names = [MODALITY_WORDS[name] for name, has in zip(self.modalities, has_m, strict=True) if has]
+            names.sort(key=lambda name: name != MODALITY_WORDS[RNA])
             lines.append(f"{num:,} cells have {' and '.join(names) or 'no modality'}")
         return [*lines, *self.notes]
 

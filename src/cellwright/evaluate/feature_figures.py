@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from cellwright.evaluate.style import BASELINE, INK, MODEL, WIDTH, house_style, place_axes, shorten, svg
+from cellwright.evaluate.style import BASELINE, FAINT, INK, MODEL, WIDTH, house_style, place_axes, shorten, svg
 
 _ACROSS = 6
+MAX_MAPS = 6
 _MARKERS = "sDv^"
 _MAX_POINTS = 2000
 
@@ -52,11 +54,11 @@ def told_figure(names: Sequence[str], measured_nf: np.ndarray, told_nf: np.ndarr
     rows = np.random.default_rng(0).permutation(len(measured_nf))[:_MAX_POINTS]
     across = min(_ACROSS, len(names))
     down = -(-len(names) // across)
-    side, step = 1.42, 1.8
+    side, step = 1.4, 1.76
     with house_style():
         figure = Figure(figsize=(WIDTH, 0.3 + 2.1 * down))
         for place, name in enumerate(names):
-            left, top = 0.4 + step * (place % across), 0.3 + 2.1 * down - 2.1 * (place // across)
+            left, top = 0.62 + step * (place % across), 0.3 + 2.1 * down - 2.1 * (place // across)
             axes = place_axes(figure, (left, top - 0.45 - side, side, side))
             x_n, y_n = measured_nf[rows, place], told_nf[rows, place]
             both = np.concatenate([x_n, y_n])
@@ -70,9 +72,43 @@ def told_figure(names: Sequence[str], measured_nf: np.ndarray, told_nf: np.ndarr
             axes.set_title(shorten(name, 18), fontsize=9.5)
             score = "" if not np.isfinite(score_f[place]) else f"r = {score_f[place]:.2f}"
             axes.text(0.04, 0.96, score, transform=axes.transAxes, fontsize=9, va="top")
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.tick_params(labelsize=8, length=2)
             if place % across == 0:
                 axes.set_ylabel("told", fontsize=9)
             if place + across >= len(names):
                 axes.set_xlabel("measured", fontsize=9)
+        return svg(figure, points_dpi=110)
+
+
+def maps_figure(names: Sequence[str], umap_n2: np.ndarray, measured_nf: np.ndarray, told_nf: np.ndarray) -> bytes:
+    """Draw cells by their value of up to six features: measured above, told of cells that lack them below.
+
+    ``measured_nf`` is NaN where a cell was not measured; the two rows share their colours. Other cells are pale.
+    """
+    num = min(MAX_MAPS, len(names))
+    side, step = 1.42, 1.76
+    has_n = np.isfinite(measured_nf).any(1)
+    order_n = np.random.default_rng(0).permutation(len(umap_n2))
+    size = float(np.clip(5000 / max(len(umap_n2), 1), 0.8, 8))
+    with house_style():
+        figure = Figure(figsize=(WIDTH, 3.9))
+        for place in range(num):
+            both = np.where(has_n, measured_nf[:, place], told_nf[:, place])
+            low, high = np.nanpercentile(both, [2, 98])
+            for row, (is_shown_n, value_n) in enumerate(
+                ((has_n & np.isfinite(measured_nf[:, place]), measured_nf[:, place]), (~has_n, told_nf[:, place]))
+            ):
+                axes = place_axes(figure, (0.42 + step * place, 3.5 - (row + 1) * (side + 0.32) + 0.12, side, side))
+                pale_n, shown_n = order_n[~is_shown_n[order_n]], order_n[is_shown_n[order_n]]
+                axes.scatter(*umap_n2[pale_n].T, c=FAINT, s=size, linewidths=0, rasterized=True)
+                points = {"c": value_n[shown_n], "cmap": "viridis", "vmin": low, "vmax": max(high, low + 1e-6)}
+                axes.scatter(*umap_n2[shown_n].T, s=size, linewidths=0, rasterized=True, **points)
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                if row == 0:
+                    axes.set_title(f"{shorten(names[place], 14)}  {low:.1f} .. {high:.1f}", fontsize=9)
+                if place == 0:
+                    axes.set_ylabel("measured" if row == 0 else "told", fontsize=9.5)
         return svg(figure, points_dpi=110)

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from cellwright.config import versions
-from cellwright.data.multimodal import Multimodal
+from cellwright.data.multimodal import MODALITY_WORDS, Multimodal
 from cellwright.evaluate.evaluation import Cells, Evaluation, Grouping
 from cellwright.evaluate.labelled import DRAWING_NOTE
 from cellwright.evaluate.measures import measures_of
 from cellwright.evaluate.parts import Cost, Curve, CurvePoint, Method, Picture, Provenance, Score, Section
 from cellwright.evaluate.projection import umap_embedding
 from cellwright.evaluate.study import cells_sha256, machine, peak_memory_gb
-from cellwright.evaluate.told_features import told_section
+from cellwright.evaluate.told_features import plain, told_section
 from cellwright.metrics import ari, embedded_cells, nmi
 from cellwright.metrics.integration import INTEGRATION_METRICS, averages
 from cellwright.metrics.neighbourhoods import cluster_cells
@@ -55,6 +55,10 @@ class MultiomeStudy:
     tech_batch: str | None = None
     tech_batch_n: np.ndarray | None = None
     tech_batches: tuple[str, ...] = ()
+    told_nf: np.ndarray | None = None
+    """Proteins told of all cells; columns are ``proteins``."""
+    proteins: tuple[str, ...] = ()
+    """Their tokens."""
     told: Mapping[str, Evaluation] = field(default_factory=dict)
     """Heading -> scores of told proteins."""
     fit: Any = None
@@ -121,8 +125,7 @@ _LIMITATIONS = (
 
 
 def _listed(names: Sequence[str]) -> str:
-    words = {"rna": "RNA", "protein": "proteins", "peak": "peaks"}
-    return " and ".join(words.get(name, name) for name in sorted(names, key=lambda name: name != "rna"))
+    return " and ".join(MODALITY_WORDS[name] for name in sorted(names, key=lambda name: name != "rna"))
 
 
 def _batch_scores(study: MultiomeStudy) -> tuple[str, ...]:
@@ -218,13 +221,29 @@ def _drawing(study: MultiomeStudy) -> Section:
         truth_n=None if study.label_n is None else study.label_n[rows],
         groupings=groupings,
     )
-    note = f"{len(rows):,} of {len(study.data):,} cells, " if len(rows) < len(study.data) else ""
-    return Section(
-        heading="Cells",
-        note=f"{note}embedded from what was measured in each. {DRAWING_NOTE}",
-        pictures=(
-            Picture(
-                name="umap", alt="Cells by label and by measured modalities", svg=umap_figure(cells, study.classes)
-            ),
-        ),
-    )
+    pictures = [
+        Picture(name="umap", alt="Cells by label and by measured modalities", svg=umap_figure(cells, study.classes))
+    ]
+    count = f"{len(rows):,} of {len(study.data):,} cells" if len(rows) < len(study.data) else "All cells"
+    note = f"{count}, embedded from what was measured in each. {DRAWING_NOTE}"
+    if (maps := _maps(study, rows, cells.umap_n2)) is not None:
+        pictures.append(maps)
+        note += (
+            " Below: centred log ratios of the proteins that vary most, measured (upper row) and told of the cells "
+            "without any (lower row), in the same colours from the low to the high figure behind each name."
+        )
+    return Section(heading="Cells", note=note, pictures=tuple(pictures))
+
+
+def _maps(study: MultiomeStudy, rows: np.ndarray, umap_n2: np.ndarray) -> Picture | None:
+    """Draw told proteins of the cells that lack them, beside the measured ones of others."""
+    from cellwright.evaluate.feature_figures import MAX_MAPS, maps_figure
+
+    lacks_n = ~study.data.measured("protein")[rows]
+    if study.told_nf is None or not study.proteins or not lacks_n.any() or lacks_n.all():
+        return None
+    measured_nf = study.data.feature_values(study.data.cells.vocab.ids(study.proteins), rows)
+    kept = np.argsort(-np.nanvar(measured_nf[~lacks_n], axis=0), kind="stable")[:MAX_MAPS]
+    names = [plain(study.proteins[f]) for f in kept]
+    drawn = maps_figure(names, umap_n2, measured_nf[:, kept], study.told_nf[rows][:, kept])
+    return Picture(name="maps", alt="Cells by measured and by told proteins", svg=drawn)

@@ -201,7 +201,7 @@ class _Work:
         whole = np.flatnonzero(data.is_measured_nm.all(1))
         if len(whole) < 20:
             raise ValueError(
-                f"{len(whole)} cells have {' and '.join(data.modalities)}; at least 20 are needed to train and hold out"
+                f"{len(whole)} cells have {_words(data.modalities)}; at least 20 are needed to train on and hold out"
             )
         label = None if by != "cells" else self.columns.label
         obs = data.cells.obs.iloc[whole]
@@ -303,6 +303,13 @@ class _Work:
 
     def _measured(self, data: Multimodal, rows: np.ndarray) -> np.ndarray:
         return data.feature_values(self.model.vocab.ids(self.proteins), rows)
+
+
+def _words(modalities: Sequence[str]) -> str:
+    from cellwright.data.multimodal import MODALITY_WORDS
+
+    *first, last = sorted((MODALITY_WORDS[name] for name in modalities), key=lambda word: word != "RNA")
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _labels(obs: Any, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:

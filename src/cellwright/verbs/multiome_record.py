@@ -100,6 +100,8 @@ def evaluate_made(made: Made, folder: Path) -> Evaluation | None:
             tech_batch=made.tech_batch.column,
             tech_batch_n=made.tech_batch.code_n,
             tech_batches=made.tech_batch.names,
+            told_nf=made.told_nf,
+            proteins=made.proteins,
             told=told,
             fit=made.fit,
             split_sha256=made.split.sha256,

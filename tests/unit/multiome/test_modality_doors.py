@@ -104,7 +104,7 @@ def test_cells_without_a_modality_have_no_tokens_of_it(marked):
     assert data.measured("protein").tolist() == [False] * 7 + [True] * 17
     assert data.cells.values(data.ids("protein"))[:7].nnz == 0
     assert np.isnan(data.feature_values(data.ids("protein"), np.arange(9))[:7]).all()
-    assert any("17 cells have protein and rna" in line for line in data.lines())
+    assert any("17 cells have RNA and proteins" in line for line in data.lines())
     held_out = data.without("protein", np.array([10, 11]))
     assert held_out.measured("protein").sum() == 15
     assert data.measured("protein").sum() == 17
