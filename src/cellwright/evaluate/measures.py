@@ -21,6 +21,8 @@ _LABELS = {
     "weighted_f1": "weighted-F1",
     "e_distance": "E-distance",
     "c2st_auroc": "C2ST AUROC",
+    "auprc_ratio": "AUPRC ratio",
+    "target_auroc": "target AUROC",
     "avg_bio": "AvgBIO",
     "avg_batch": "AvgBATCH",
     "asw_label": "ASW types",
