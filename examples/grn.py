@@ -8,7 +8,7 @@ of interferon and myeloid targets stands in, so that there is something to score
 command line, the second with a screen whose cells were perturbed:
 
     cellwright grn path/to/scGPT_human my.h5ad -o network --targets known_targets.tsv
-    cellwright grn path/to/scGPT_human screen.h5ad -o network --from attention --condition perturbation --perturbed STAT1
+    cellwright grn path/to/scGPT_human screen.h5ad -o net --from attention --condition perturbation --perturbed STAT1
 """
 
 from __future__ import annotations

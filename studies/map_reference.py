@@ -50,8 +50,8 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
     options.add_argument("--cells", type=int, default=2500, help="most cells of a reference or query")
     asked = options.parse_args()
-    rows = []
     for case in asked.cases:
+        rows = []
         reference, query = (some(cells, asked.cells) for cells in pair(case, asked.data))
         is_first = True
         for way, model in models(reference, asked):
@@ -67,8 +67,8 @@ def main() -> None:
                     scores = {metric: score.record() for metric, score in method.scores.items()}
                     rows.append({"case": case, "method": name, "kind": method.kind, "scores": scores})
             is_first = False
-    keep = {name: value for name, value in vars(asked).items() if name not in ("data", "out", "reports")}
-    save(asked.out, [{"study": "map_reference", "options": keep, "versions": versions()}, *rows])
+        keep = {name: value for name, value in vars(asked).items() if name not in ("data", "out", "reports", "cases")}
+        save(asked.out, [{"study": f"map_reference_{case}", "options": keep, "versions": versions()}, *rows])
 
 
 def pair(case: str, data: Path) -> tuple[anndata.AnnData, anndata.AnnData]:
@@ -104,7 +104,7 @@ def models(reference: anndata.AnnData, asked: argparse.Namespace) -> Iterator[tu
 
 
 def save(folder: Path, lines: list[dict]) -> None:
-    """Write the rows, the conditions first, and a table of them."""
+    """Write the rows of a case, the conditions first, and a table of them."""
     folder.mkdir(parents=True, exist_ok=True)
     head = ["case", "method", *COLUMNS]
     table = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
@@ -112,7 +112,7 @@ def save(folder: Path, lines: list[dict]) -> None:
         cells = [cell(row["scores"].get(metric)) for metric in COLUMNS]
         table.append("| " + " | ".join([row["case"], row["method"], *cells]) + " |")
     for suffix, text in ((".jsonl", "\n".join(map(json.dumps, lines))), (".md", "\n".join(table))):
-        with atomic_path(folder / f"map_reference{suffix}") as draft:
+        with atomic_path(folder / f"{lines[0]['study']}{suffix}") as draft:
             draft.write_text(text + "\n", encoding="utf-8")
     print("\n" + "\n".join(table))
 
