@@ -27,7 +27,8 @@ from cellwright.tasks.annotate import AnnotateConfig
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
-from cellwright.verbs import ReadOptions
+from cellwright.verbs import CompareOptions, ReadOptions
+from cellwright.verbs.comparing import configs_of
 
 SMALL = {
     "annotate": ["--steps", "2", "--epochs", "1"],
@@ -124,6 +125,8 @@ def parse(command, words: list[str], *, is_whole: bool) -> None:
         DemoConfig.standard().override(changes)
     elif path == ["finetune", "annotate"]:
         AnnotateConfig().override([f"mode={options['mode']}", *changes])
+    elif path == ["finetune", "compare"]:
+        configs_of(CompareOptions(modes=options["modes"].split(",")).modes, changes)
 
 
 def check_command(command, words: list[str], where: str, *, is_whole: bool = True) -> None:

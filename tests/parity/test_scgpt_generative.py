@@ -42,6 +42,7 @@ def test_both_passes(name, is_packed):
     assert_close(gather(case, first, "cell_value_nt", True), theirs[:, num_prompt:][is_unknown])
     assert_close(gather(case, first, "cell_value_nt", False), theirs[:, :num_prompt][is_prompt])
     assert_close(gather(case, second, "value_nt", True), case["out/pass2/gen_preds"][is_unknown])
+    assert_close(gather(case, second, "value_nt", False), case["out/pass2/pcpt_preds"][is_prompt])
     assert_close(second.cell_nd, case["out/pass2/cell_emb"])
 
 

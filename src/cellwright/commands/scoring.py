@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cellwright.commands.making import pairs
 from cellwright.commands.saying import say
+from cellwright.commands.using import listed
 from cellwright.config import Config
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
@@ -24,6 +25,37 @@ class AnswerOptions(Config):
     """Column of obs with donors or studies, resampled whole for intervals; refused when one is in TRAIN too."""
     category: str | None = None
     """Category of the model's words that the labels are; unset = a label head where there is one, else cell_type."""
+
+
+class ThinOptions(Config):
+    """How far cells are thinned, and what a model stands beside."""
+
+    train: str | None = None
+    """Deep cells that baselines learn from; unset = baselines know the thinned cells alone."""
+    label: str | None = None
+    """Column of obs with cell types that clusters are held against; unset = clusters of the deep cells."""
+    group: str | None = None
+    """Column of obs with donors or studies, resampled whole for intervals; refused when one is in --train too."""
+    shares: str = ",".join(f"{share:g}" for share in ScoreConfig.model_fields["shares"].default)
+    """Parts of the molecules that are kept, separated by commas."""
+    further: str | None = None
+    """Baselines that need a package of their own, separated by commas: magic, scvi (minutes)."""
+    num_resamples: int = ScoreConfig.model_fields["num_resamples"].default
+    """Bootstrap resamples of each interval."""
+
+    def scoring(self) -> dict[str, object]:
+        """Return the options that are `ScoreConfig`'s too."""
+        shares = [number(word, "--shares") for word in listed(self.shares, "--shares")]
+        further = listed(self.further, "--further") if self.further else []
+        return {"group": self.group, "shares": shares, "further": further, "num_resamples": self.num_resamples}
+
+
+def number(word: str, option: str) -> float:
+    """Return a word as a number."""
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{option}: {word!r} is no number") from None
 
 
 class MadeOptions(ModelOptions):
@@ -91,7 +123,42 @@ def evaluate_annotate(
     opened = verbs.open_model(model, which.vocab, key=which.key)
     config = ScoreConfig(**what.model_dump(), seed=run.seed, reading=read)
     result = verbs.score(data, opened, task="annotate", label=label, out=out, train=train, config=config, run=run)
-    _say(result)
+    show(result)
+
+
+def evaluate_denoise(
+    model: str,
+    data: Path,
+    *,
+    out: Path,
+    num_cells: int = ScoreConfig.model_fields["num_query"].default,
+    which: ModelOptions,
+    what: ThinOptions,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Thin real cells, score what a model and simple ways to denoise make of the rest, and write a report.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, of a family that knows read depth.
+    data
+        Deep cells with raw counts that the model has not seen: .h5ad, 10x .h5 or matrix folder, .zarr.
+    out
+        Folder to make.
+    num_cells
+        Most cells that are thinned, drawn at random.
+    """
+    from cellwright import verbs
+
+    asked = what.scoring() | {"num_query": num_cells, "seed": run.seed, "reading": read.record()}
+    config = ScoreConfig.read(asked, "bad option")
+    opened = verbs.open_model(model, which.vocab, key=which.key)
+    result = verbs.score(
+        data, opened, task="denoise", label=what.label, out=out, train=what.train, config=config, run=run
+    )
+    show(result)
 
 
 def evaluate_generate(
@@ -137,7 +204,7 @@ def evaluate_generate(
     result = verbs.score(
         heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )
-    _say(result)
+    show(result)
 
 
 def evaluate_map_reference(
@@ -174,10 +241,10 @@ def evaluate_map_reference(
     result = verbs.score(
         query, opened, task="map_reference", label=label, out=out, train=reference, config=config, run=run
     )  # fmt: skip
-    _say(result)
+    show(result)
 
 
-def _say(result: ScoreResult) -> None:
+def show(result: ScoreResult) -> None:
     """Print the comparison, what a reader must know, and where the report lies."""
     from cellwright.evaluate.report import table_text
 

@@ -49,7 +49,7 @@ class DenoisingRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """A score and what it is on resamples of the cells, which are the same for every method, metric and depth."""
+    """A score and what it is on resamples of the cells, which are the same for every method and depth."""
 
     value: float
     value_r: np.ndarray

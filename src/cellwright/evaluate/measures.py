@@ -30,6 +30,17 @@ _LABELS = {
     "clisi": "cLISI",
     "ilisi": "iLISI",
     "pcr_comparison": "PCR comparison",
+    "expressed_mae": "MAE where expressed",
+    "expressed_relative_error": "relative error",
+    "expressed_squared_relative_error": "squared relative error",
+    "silent_mae": "MAE where silent",
+    "cell_pearson": "Pearson within cells",
+    "gene_pearson": "Pearson within genes",
+    "held_out_deviance": "held-out deviance",
+    "filled_mse": "MSE",
+    "filled_mae": "MAE",
+    "filled_gene_pearson": "Pearson by gene",
+    "filled_cell_spearman": "Spearman by cell",
 }
 _CAPITALS = ("nmi", "ari", "ece", "mmd", "bras")
 

@@ -18,6 +18,10 @@ from cellwright.nn.attention import attend, attend_end
 from cellwright.nn.cache import Cache, LayerCache, attend_past
 from cellwright.types import CellEnd, Layout
 
+PIECE = 1024
+"""Tokens that go through a feed-forward part at once where a CPU only predicts: what lies between its two layers stays
+in the cache, and takes no memory to speak of (19,266 tokens of width 2,048: 158 MB)."""
+
 
 def _gelu_tanh(x: Tensor) -> Tensor:
     return nn.functional.gelu(x, approximate="tanh")
@@ -134,7 +138,13 @@ class Block(nn.Module):
         return self.attention.queries_keys(x_ntd if self.shape.norm == "post" else self.norm1(x_ntd))
 
     def _feed_forward(self, x_ntd: Tensor) -> Tensor:
-        return self.linear2(self.inner_dropout(ACTIVATIONS[self.shape.activation](self.linear1(x_ntd))))
+        if self.training or torch.is_grad_enabled() or x_ntd.device.type != "cpu" or x_ntd[..., 0].numel() <= PIECE:
+            return self._fed_forward(x_ntd)
+        pieces = [self._fed_forward(x_pd) for x_pd in x_ntd.flatten(0, 1).split(PIECE)]
+        return torch.cat(pieces).view_as(x_ntd)
+
+    def _fed_forward(self, x_td: Tensor) -> Tensor:
+        return self.linear2(self.inner_dropout(ACTIVATIONS[self.shape.activation](self.linear1(x_td))))
 
     def forward(
         self,

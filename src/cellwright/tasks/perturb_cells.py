@@ -46,7 +46,7 @@ class CellPerturbConfig(Config):
     mode: Literal["full", "scratch"] = "full"
     """full: from the weights given. scratch: all weights newly drawn."""
     max_genes: int = Field(1536, ge=1)
-    """Most panel genes fed at once, drawn at random; perturbed ones are always among them (published: 1,536 in training,
+    """Most panel genes fed at once, drawn at random, those perturbed always among them (published: 1,536 in training,
     all in prediction)."""
     value_scale: float = Field(1.0, gt=0)
     """What log values are multiplied by where they are fed (published: 1; bins of pre-training reach 50)."""

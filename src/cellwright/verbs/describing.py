@@ -129,4 +129,8 @@ def convert(
     else:
         with atomic_path(out) as draft:
             opened.save(draft)
-    return [f"{opened.report.source} ({opened.report.kind}, {opened.report.layout}) -> {out} ({to} format)"]
+    lost = [name for name in opened.heads if to == "released" and name not in opened.family.heads]
+    return [
+        f"{opened.report.source} ({opened.report.kind}, {opened.report.layout}) -> {out} ({to} format)",
+        *(f"left out: the head {name}, for which the published format has no place" for name in lost),
+    ]

@@ -14,7 +14,12 @@ from cellwright.verbs.training import publish
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellwright.tasks.perturb_saved import SavedPerturb
     from cellwright.verbs.perturbing import PerturbResult
+
+
+MODEL = "model"
+"""Folder of the kept model in that of a run."""
 
 
 def write_run(result: PerturbResult, folder: Path) -> None:
@@ -30,7 +35,42 @@ def write_run(result: PerturbResult, folder: Path) -> None:
         write_json(draft / "splits.json", [split.record() for split in result.splits])
         write_json(draft / "record.json", result.record)
         predictions_anndata(result).write_h5ad(draft / "predictions.h5ad")
+        if result.record["options"]["keep_model"]:
+            result.saved.save(draft / MODEL)
         publish(result.evaluation(), draft)
+
+
+def open_saved(folder: Path, device: str | None = None) -> SavedPerturb:
+    """Open a kept model by its folder or that of the run."""
+    from cellwright.models import load
+    from cellwright.tasks.perturb_cells import FittedCells
+    from cellwright.tasks.perturb_saved import SavedPerturb
+
+    found = SavedPerturb.load(folder / MODEL if (folder / MODEL).is_dir() else folder, load)
+    if device is not None and isinstance(found.fitted, FittedCells):
+        found.fitted.config = found.fitted.config.model_copy(update={"device": device})
+    return found
+
+
+def conditions_anndata(saved: SavedPerturb, conditions: Sequence[str]) -> AnnData:
+    """Return predicted effects of conditions, a row a condition and context; see `predict_perturbation`."""
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    effect = saved.predict(conditions)
+    rows = [(name, context) for name in effect for context in saved.contexts]
+    obs = pd.DataFrame(rows, columns=["condition", "context"], index=[f"prediction_{i}" for i in range(len(rows))])
+    obs["unknown"] = [", ".join(saved.unknown(name)) for name, _ in rows]
+    effect_ng = np.concatenate(list(effect.values()))
+    profile_ng = np.tile(saved.control_cg, (len(effect), 1)) + effect_ng
+    return AnnData(
+        effect_ng.astype(np.float32),
+        obs=obs,
+        var=pd.DataFrame(index=list(saved.genes)),
+        layers={"profile": profile_ng.astype(np.float32)},
+        uns={"cellwright": {"method": saved.what}},
+    )
 
 
 def joint_sha256(hashes: Sequence[str]) -> str:

@@ -12,13 +12,13 @@ from pydantic import Field
 from cellwright.config import Config, versions
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.tasks.perturb_graph import GraphConfig
 from cellwright.tasks.screen import ScreenOptions
-from cellwright.verbs.perturb_methods import MethodSource, methods_of
+from cellwright.verbs.perturb_methods import MethodSource, PerturbConfig, methods_of
 from cellwright.verbs.using import model_record, open_model
 
 if TYPE_CHECKING:
     import numpy as np
+    from anndata import AnnData
 
     from cellwright.baselines.perturbation import Known
     from cellwright.data.gene_graphs import GeneGraph
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cellwright.evaluate.perturbation_tables import PerturbationScores
     from cellwright.tasks.gene_features import GeneTable
     from cellwright.tasks.perturb import PerturbModel, Predictions, Screen
+    from cellwright.tasks.perturb_saved import SavedPerturb
 
 
 class PerturbOptions(Config):
@@ -42,10 +43,15 @@ class PerturbOptions(Config):
     """Of everything random."""
     num_neighbors: int = Field(20, ge=1)
     """Neighbours of each perturbed gene in the perturbation graph."""
+    use: Literal["genes", "cells", "both"] = "genes"
+    """What a model is for: genes = its gene embeddings feed a second graph model | cells = it is itself fine-tuned to
+    turn controls into perturbed cells | both."""
     per_cell: bool = False
     """Read context gene embeddings of a model cell by cell, in place of their mean over controls."""
     cell_scores: bool = True
     """Also compare predicted with real cells; takes the most time of scoring."""
+    keep_model: bool = False
+    """Train the last method on the whole screen too, and keep it (predict-perturbation asks it of new conditions)."""
     on_collapse: Literal["warn", "stop"] = "warn"
     """When a model predicts the same for everything: warn | stop."""
 
@@ -61,6 +67,8 @@ class PerturbResult:
     graph: GeneGraph
     new: Mapping[str, np.ndarray]
     """Condition that was asked for -> predicted effect in every context, ``[contexts, g]``."""
+    saved: SavedPerturb | None
+    """The last method trained on the whole screen, where conditions were asked for or it is to be kept."""
     model: Model | None
     """The model that a method leans on, where there is one."""
     record: dict[str, Any]
@@ -121,7 +129,7 @@ def perturb(
     model: Model | str | Path | None = None,
     embedding: str | Path | GeneTable | None = None,
     predict: Sequence[str] = (),
-    config: GraphConfig | None = None,
+    config: PerturbConfig | None = None,
     run: InferenceOptions | None = None,
 ) -> PerturbResult:
     """Predict what perturbations do, on perturbations that were held out, beside every baseline.
@@ -141,14 +149,15 @@ def perturb(
         ``.gmt`` file (or name -> genes) that the perturbation graph is built from; without it co-expression among the
         controls, which knows nothing of genes outside the panel.
     model
-        A model whose context gene embeddings feed the graph model (loaded, path or shipped name).
+        A model (loaded, path or shipped name): its context gene embeddings feed a graph model, or it is fine-tuned
+        itself, or both, as ``options.use`` says. It is not changed.
     embedding
         Gene embedding of any other origin: ``.npz`` of ``genes`` and ``values``, or a table; not together with
         ``model``.
     predict
         Further conditions to predict (``"A+B"``), by a model trained on the whole screen.
     config
-        The graph model.
+        How graph models and the fine-tuned model are trained.
     run
         How ``model`` is run.
 
@@ -171,12 +180,17 @@ def perturb(
     from cellwright.tasks.screen import open_screen
 
     options, read, run = options or PerturbOptions(), screen or ScreenOptions(), run or InferenceOptions()
+    config = config or PerturbConfig()
     if model is not None and embedding is not None:
         raise ValueError("model and embedding both give gene embeddings; give one of them (--model, --embedding)")
-    if options.per_cell and model is None:
-        raise ValueError("per_cell reads a model's gene embeddings cell by cell; give the model (--model)")
+    if options.per_cell and (model is None or options.use == "cells"):
+        raise ValueError("per_cell reads a model's gene embeddings cell by cell; give the model (--model, --use genes)")
+    if options.per_cell and options.keep_model and options.use == "genes":
+        raise ValueError("a graph model fed cell by cell cannot be kept without the cells; leave out per_cell")
+    if options.use != "genes" and model is None:
+        raise ValueError(f"use = {options.use!r} fine-tunes a model; give one (model=, --model)")
     opened = open_screen(adata, read, seed=options.seed)
-    asked = _asked(opened, predict)
+    _check_asked(opened, predict)
     splits = split_perturbations(
         opened.profiles, options.split, num_folds=options.folds, valid=options.valid, seed=options.seed
     )
@@ -184,7 +198,7 @@ def perturb(
     known, graph, methods, notes = methods_of(
         opened,
         options,
-        config or GraphConfig(),
+        config,
         gene_sets,
         MethodSource(model=loaded, embedding=embedding, adata=adata, run=run, read=read),
     )
@@ -196,8 +210,9 @@ def perturb(
         has_cell_scores=options.cell_scores,
         on_collapse=options.on_collapse,
     )
+    saved = _whole(opened, methods[-1], known, options) if predict or options.keep_model else None
     record = {
-        "options": options.record() | {"screen": read.record(), "graph_model": (config or GraphConfig()).record()},
+        "options": options.record() | {"screen": read.record(), "methods": config.record()},
         "screen": opened.record(),
         "perturbation_graph": graph.record(),
         "model": None if loaded is None else model_record(loaded),
@@ -212,33 +227,59 @@ def perturb(
         predictions=predictions,
         scores=scores,
         graph=graph,
-        new=_predict_new(opened, methods[-1], known, asked, options),
+        new={} if saved is None else saved.predict(predict),
+        saved=saved,
         model=loaded,
         record=record,
     )
 
 
-def _asked(screen: Screen, predict: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _check_asked(screen: Screen, predict: Sequence[str]) -> None:
     """Read the further conditions before anything is trained."""
     from cellwright.data.perturbations import parse_condition
 
-    asked = {name: parse_condition(name, screen.perturbations.control) for name in predict}
-    if empty := [name for name, parts in asked.items() if not parts]:
-        raise ValueError(f"{empty[0]!r} is the control; name a perturbation to predict (predict=, --predict)")
-    return asked
+    for name in predict:
+        if not parse_condition(name, screen.perturbations.control):
+            raise ValueError(f"{name!r} is the control; name a perturbation to predict (predict=, --predict)")
 
 
-def _predict_new(
-    screen: Screen,
-    method: PerturbModel,
-    known: Known,
-    asked: Mapping[str, tuple[str, ...]],
-    options: PerturbOptions,
-) -> dict[str, np.ndarray]:
-    """Predict further conditions by a model of the whole screen."""
+def _whole(screen: Screen, method: PerturbModel, known: Known, options: PerturbOptions) -> SavedPerturb:
+    """Train a method on the whole screen."""
     from cellwright.tasks.perturb import whole_lesson
+    from cellwright.tasks.perturb_saved import SavedPerturb
 
-    if not asked:
-        return {}
     fitted = method.fit(whole_lesson(screen, known, valid=options.valid))
-    return {name: fitted.predict(screen.asked_anew(parts)).effect_ug for name, parts in asked.items()}
+    return SavedPerturb.of(fitted, screen, method.what)
+
+
+def predict_perturbation(
+    model: SavedPerturb | str | Path, conditions: Sequence[str], *, device: str | None = None
+) -> AnnData:
+    """Ask a kept model what conditions would do that nobody measured.
+
+    Parameters
+    ----------
+    model
+        Folder that `perturb` wrote with ``keep_model``, or its folder ``model``; or the model itself.
+    conditions
+        ``"A"`` or ``"A+B"``; parts that the model does not know have no effect, and ``obs["unknown"]`` names them.
+    device
+        Where to run, for a fine-tuned cell model: auto | cpu | cuda | mps; ``None`` = as it was trained.
+
+    Returns
+    -------
+    AnnData
+        A row a condition and context; X = change of mean log expression, layer ``profile`` = the mean after it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No such model; a condition that is the control; none asked for.
+    """
+    from cellwright.tasks.perturb_saved import SavedPerturb
+    from cellwright.verbs.perturb_files import conditions_anndata, open_saved
+
+    found = model if isinstance(model, SavedPerturb) else open_saved(Path(model), device)
+    if not conditions:
+        raise ValueError("no condition is asked for; name one or more, A or A+B (conditions=, --predict)")
+    return conditions_anndata(found, conditions)
