@@ -24,6 +24,8 @@ _LABELS = {
     "feature_spearman": "Spearman's rho",
     "feature_rmse": "RMSE",
     "c2st_auroc": "C2ST AUROC",
+    "auprc_ratio": "AUPRC ratio",
+    "target_auroc": "target AUROC",
     "avg_bio": "AvgBIO",
     "avg_batch": "AvgBATCH",
     "asw_label": "ASW types",
