@@ -36,6 +36,7 @@ SMALL = {
     "embed": ["--steps", "2"],
     "map_reference": ["--steps", "2"],
     "generate": ["--steps", "2", "--num-cells", "3"],
+    "perturb": ["--epochs", "1"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
 """Arguments that make an example quick."""
@@ -46,6 +47,7 @@ OWN = {
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "generate": ["--data", "own.h5ad", "--label", "cell_type"],
+    "perturb": ["--data", "own.h5ad", "--perturbation", "cell_type", "--control", "type 0"],
     "pretrain": ["--data", "own.h5ad"],
 }
 """Arguments that give it cells of one's own."""
@@ -56,6 +58,7 @@ SAYS = {
     "map_reference": "PCA: ",
     "generate": "made.h5ad: 6 cells",
     "denoise": "genes known to the model",
+    "perturb": "largest predicted change",
     "pretrain": "step 2: ",
 }
 """What it must have printed in the end."""
@@ -66,6 +69,7 @@ OUT = {
     "map_reference": None,
     "generate": "made.h5ad",
     "denoise": None,
+    "perturb": "model/network/config.json",
     "pretrain": "config.json",
 }
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
