@@ -40,6 +40,7 @@ SMALL = {
     "map_reference": ["--steps", "2"],
     "multiome": ["--epochs", "1"],
     "generate": ["--steps", "2", "--num-cells", "3"],
+    "perturb": ["--epochs", "1"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
 """Arguments that make an example quick."""
@@ -53,6 +54,7 @@ OWN = {
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "multiome": [],
     "generate": ["--data", "own.h5ad", "--label", "cell_type"],
+    "perturb": ["--data", "own.h5ad", "--perturbation", "cell_type", "--control", "type 0"],
     "pretrain": ["--data", "own.h5ad"],
 }
 """Arguments that give it cells of one's own."""
@@ -66,6 +68,7 @@ SAYS = {
     "multiome": "told 6 proteins of 40 cells without any:",
     "generate": "made.h5ad: 6 cells",
     "denoise": "genes known to the model",
+    "perturb": "largest predicted change",
     "pretrain": "step 2: ",
 }
 """What it must have printed in the end."""
@@ -79,6 +82,7 @@ OUT = {
     "multiome": "cells.h5ad",
     "generate": "made.h5ad",
     "denoise": None,
+    "perturb": "model/network/config.json",
     "pretrain": "config.json",
 }
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
