@@ -262,6 +262,24 @@ def test_evaluate_unmask_writes_a_report(gpt, train, held_out, tmp_path):
         assert not names & {"ridge", "neighbors"}  # there is no known gene to go by
 
 
+def test_a_model_of_expressed_genes_is_asked_for_these_alone(official, train, held_out, tmp_path):
+    config = ScoreConfig(num_resamples=100, filling=FillScoring(steps=(2,), shown=2, orders=("agreement",)))
+    result = cellwright.score(
+        held_out, official, task="unmask", train=train, out=tmp_path / "out", config=config, run=QUIET
+    )
+    assert any("which they are was told" in line for line in result.evaluation.limitations)
+    one_pass = result.evaluation.methods[0].scores["filled_mse"]
+    num_expressed = int((anndata.read_h5ad(held_out).X > 0).sum())
+    assert 0 < one_pass.cells["values"] < num_expressed
+    assert not any(section.heading.startswith("Does the model know") for section in result.evaluation.sections)
+
+
+def test_the_head_is_named_and_does_not_fit_the_published_format(gpt, tmp_path):
+    assert "head expected_error\n" in works("inspect", gpt)
+    said = works("convert", gpt, "-o", tmp_path / "out", "--to", "released")
+    assert "left out: the head expected_error" in said
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
