@@ -28,8 +28,11 @@ _LABELS = {
     "cell_pearson": "Pearson within cells",
     "gene_pearson": "Pearson within genes",
     "held_out_deviance": "held-out deviance",
+    "within_drug_pearson": "Pearson within drugs",
+    "cell_auroc": "AUROC of cells",
+    "bulk_auroc": "AUROC of held-out bulk",
 }
-_CAPITALS = ("nmi", "ari", "ece", "mmd")
+_CAPITALS = ("nmi", "ari", "ece", "mmd", "rmse", "mse")
 
 
 class Measure(Config):

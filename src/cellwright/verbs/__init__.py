@@ -7,7 +7,9 @@ from cellwright.verbs.contexts import contexts_of, gene_contexts, write_contexts
 from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
-from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.drug_predictions import predict_response
+from cellwright.verbs.drug_tables import ResponseColumns
+from cellwright.verbs.drugs import DrugResponse, drug_response
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -24,6 +26,7 @@ from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_
 from cellwright.verbs.perturbing import PerturbOptions, PerturbResult, perturb
 from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
+from cellwright.verbs.transferring import TransferResponse, transfer_response
 from cellwright.verbs.using import (
     annotate,
     annotation,
@@ -53,6 +56,7 @@ __all__ = [
     "ScoreResult",
     "ResponseColumns",
     "ScreenOptions",
+    "TransferResponse",
     "annotate",
     "annotation",
     "annotation_columns",
