@@ -296,8 +296,7 @@ def check_example(example: Path, out: Path, printed: str) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_an_example_runs(example, tmp_path, monkeypatch, capsys):
     """In this process, on small cells of one's own; the drawing is by PCA, since UMAP takes long to compile."""
-    from cellwright.evaluate import multiome, projection, study
-    from cellwright.evaluate import integration_sections, projection, study
+    from cellwright.evaluate import integration_sections, multiome, projection, study
 
     monkeypatch.chdir(tmp_path)
     genes = load_dataset("pbmc_facs_zheng").var_names[:300]

@@ -44,8 +44,11 @@ _LABELS = {
     "filled_mae": "MAE",
     "filled_gene_pearson": "Pearson by gene",
     "filled_cell_spearman": "Spearman by cell",
+    "within_drug_pearson": "Pearson within drugs",
+    "cell_auroc": "AUROC of cells",
+    "bulk_auroc": "AUROC of held-out bulk",
 }
-_CAPITALS = ("nmi", "ari", "ece", "mmd", "bras")
+_CAPITALS = ("nmi", "ari", "ece", "mmd", "bras", "rmse", "mse")
 
 
 class Measure(Config):
