@@ -12,6 +12,7 @@ import cellwright
 
 VERBS = [
     "annotate",
+    "compare_modes",
     "convert",
     "denoise",
     "drug_response",
@@ -25,9 +26,12 @@ VERBS = [
     "integrate",
     "load",
     "map_reference",
+    "multiome",
     "perturb",
+    "predict_perturbation",
     "predict_response",
     "pretrain",
+    "reverse_perturb",
     "score",
     "transfer_response",
 ]

@@ -41,6 +41,21 @@ class CellModel(Protocol):
         ...
 
 
+@runtime_checkable
+class AttentiveModel(Protocol):
+    """A network that can say what its tokens compare when they attend to each other."""
+
+    attention_layers: int
+    """Layers that can be asked for."""
+
+    def queries_keys(self, tokens: TokenBatch, layer: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of a layer (-1 = the last), each ``[n, t, h, dh]`` and not scaled.
+
+        A ``ValueError`` where that layer compares no tokens.
+        """
+        ...
+
+
 class Tokenizer(Protocol):
     """Turns cells into tokens, deterministically for a given draw."""
 

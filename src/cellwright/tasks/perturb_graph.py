@@ -119,8 +119,9 @@ class GraphPerturb:
             place={name: at for at, name in enumerate(self.node_graph.genes)},
             scale=scale,
             gene_gd=None if gene_gd is None else torch.from_numpy(gene_gd),
+            genes=lesson.genes,
             contexts=self.contexts,
-            lesson=lesson,
+            lesson=None if self.contexts is None else lesson,
             cells_to_predict=self.config.cells_to_predict,
         )
 
@@ -143,9 +144,11 @@ class FittedGraph:
     scale: float
     """Unit of effects: their standard deviation in training."""
     gene_gd: Tensor | None
-    contexts: CellContexts | None
-    lesson: Lesson
-    cells_to_predict: int
+    genes: tuple[str, ...]
+    contexts: CellContexts | None = None
+    lesson: Lesson | None = None
+    """Cells that ``contexts`` are read for."""
+    cells_to_predict: int = 32
 
     def predict(self, asked: Asked) -> Predicted:
         """Predict effects, few profiles at a time, so that memory does not grow with what is asked.
@@ -153,7 +156,7 @@ class FittedGraph:
         A part that is no node of the graph is unknown to the model: it counts as nothing beside the other parts.
         """
         node_um = self.nodes(asked)
-        values = len(self.lesson.genes) * self.network.shape.width
+        values = len(self.genes) * self.network.shape.width
         step = max(1, _CHUNK_VALUES // max(values, 1))
         rows = []
         self.network.eval()
@@ -178,7 +181,7 @@ class FittedGraph:
         lesson = self.lesson
         controls = np.flatnonzero((lesson.profile_n < 0) & (lesson.context_n == asked.context_u[0]))
         controls = np.random.default_rng(lesson.seed).permutation(controls)[: self.cells_to_predict]
-        total_g, step = torch.zeros(len(lesson.genes)), max(1, step // 4)
+        total_g, step = torch.zeros(len(self.genes)), max(1, step // 4)
         for first in range(0, len(controls), step):
             some = controls[first : first + step]
             total_g += self.of_cells(some, node_m.expand(len(some), -1)).sum(0)
@@ -188,12 +191,12 @@ class FittedGraph:
         """Return effects on single cells of the lesson, ``[n, g]``, in units of ``scale``."""
         control_ng = torch.from_numpy(self.lesson.log_ng[at_n].toarray())
         found_ngd = self.contexts.read(self.lesson.row_n[at_n])
-        order = [self.contexts.genes.index(gene) for gene in self.lesson.genes] if _differ(self) else slice(None)
+        order = [self.contexts.genes.index(gene) for gene in self.genes] if _differ(self) else slice(None)
         return self.network(control_ng, node_nm, torch.from_numpy(found_ngd[:, order]))
 
 
 def _differ(model: FittedGraph) -> bool:
-    return model.contexts.genes != model.lesson.genes
+    return model.contexts.genes != model.genes
 
 
 def _scaled(value_gd: np.ndarray) -> np.ndarray:

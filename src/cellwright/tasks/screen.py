@@ -82,7 +82,7 @@ def open_screen(data: Any, options: ScreenOptions | None = None, *, seed: int = 
     return Screen(
         source=cells.contract.source,
         genes=genes,
-        log_ng=_log_expression(cells, obs, options.total),
+        log_ng=log_expression(cells, obs, options.total),
         perturbations=perturbations,
         profiles=profiles,
         profile_n=profile_n,
@@ -193,7 +193,7 @@ def _halves(profile_n: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return half_n
 
 
-def _log_expression(cells: Cells, obs: pd.DataFrame, total: str | None) -> sparse.csr_matrix:
+def log_expression(cells: Cells, obs: pd.DataFrame, total: str | None) -> sparse.csr_matrix:
     """Return log1p of counts per 10,000 over the panel; totals come from a column of obs where one is named."""
     gene_ids = cells.vocab.ids(cells.vocab.genes)
     if total is None:
