@@ -56,7 +56,7 @@ def run(tables):
 def test_all_folds_are_one_report(run, tables):
     out, said = run
     assert "held out by line: 180 pairs of 45 lines and 4 drugs" in said
-    assert "All 5 folds held out by line; 1 training seed(s)." in said
+    assert "All 5 folds held out by line; training seeds: 1." in said
     names = {path.name for path in out.iterdir()}
     assert {"evaluation.json", "results.jsonl", "report.html", "drug_scores.jsonl", "test_answers.csv"} <= names
     assert {name for name in names if name.startswith("fold_")} == {
