@@ -18,6 +18,7 @@ from timing import finish, interleave, ratio, summary
 from torch import Tensor, nn
 
 from cellwright.models import FAMILIES, Model, new_model
+from cellwright.models.scfoundation.config import ScFoundationConfig
 from cellwright.models.scfoundation.genes import published_genes
 from cellwright.tasks.embed import embed_cells
 from cellwright.tasks.inference import InferenceOptions
@@ -73,6 +74,16 @@ def one_by_one(model: Model, encoder: nn.ModuleList, cells: CellBatch) -> np.nda
     return torch.stack(found).numpy()
 
 
+def encoder_gflop(config: ScFoundationConfig, num_n: np.ndarray) -> float:
+    """Return the 1e9 operations of the encoder over cells of so many tokens, two a multiply-add.
+
+    Matrix products (8 d^2 for attention, 16 d^2 for the feed-forward part) and attention, 4 d for each pair of tokens;
+    what goes over numbers one by one is not counted.
+    """
+    num_n, width = np.asarray(num_n, np.float64), config.encoder_width
+    return float(config.encoder_layers * (24 * width**2 * num_n + 4 * width * num_n**2).sum()) / 1e9
+
+
 def run(asked: argparse.Namespace) -> None:
     """Measure and report."""
     family = FAMILIES["scfoundation"]
@@ -89,6 +100,9 @@ def run(asked: argparse.Namespace) -> None:
     assert worst < 1e-4, f"answers differ by {worst}"
     seconds = interleave(ways, asked.repeats, clock=asked.clock, is_warm=True)
     num_tokens, rows = int(cells.num_genes_n.sum()) + 2 * len(cells), []
+    gflop = encoder_gflop(
+        model.config, cells.num_genes_n + 2
+    )  # the same in both: neither pads, neither sees silent genes
     for name in ways:
         median = summary(seconds[name])["median"]
         rows.append(
@@ -99,6 +113,8 @@ def run(asked: argparse.Namespace) -> None:
                 "cells_per_second": round(asked.cells / median, 3),
                 "tokens_per_second": round(num_tokens / median, 1),
                 "ratio_to_published": round(ratio(seconds["published"], seconds[name]), 3),
+                "gflop_per_cell": round(gflop / asked.cells, 1),
+                "gflop_per_second": round(gflop / median, 1),
                 "peak_memory_mb": found[name][1],
                 "largest_difference": worst,
                 "seconds": summary(seconds[name]),

@@ -20,14 +20,8 @@ import numpy as np
 
 import cellwright
 from cellwright.data import dataset_path, open_cells
-from cellwright.evaluate.denoising import (
-    DepthCase,
-    ThinnedCells,
-    baseline_answers,
-    recounted,
-    rows_table,
-    score_denoised,
-)
+from cellwright.evaluate.denoising import rows_table, score_denoised
+from cellwright.evaluate.depth_cases import DepthCase, ThinnedCells, baseline_answers, recounted
 from cellwright.tasks.denoise import answered_ids, denoise_cells
 from cellwright.tokens import DepthTarget
 

@@ -28,15 +28,8 @@ from cellwright.baselines.denoising import gene_mean
 from cellwright.config import versions
 from cellwright.data.cells import Cells, open_cells
 from cellwright.data.joined import JoinedCells
-from cellwright.evaluate.denoising import (
-    DenoisingRow,
-    DepthCase,
-    ThinnedCells,
-    baseline_answers,
-    recounted,
-    rows_table,
-    score_denoised,
-)
+from cellwright.evaluate.denoising import DenoisingRow, rows_table, score_denoised
+from cellwright.evaluate.depth_cases import DepthCase, ThinnedCells, baseline_answers, recounted
 from cellwright.evaluate.depth_curves import depth_curves_figure
 from cellwright.files import atomic_path
 from cellwright.objectives.depth import ReadDepth

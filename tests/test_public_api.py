@@ -12,6 +12,7 @@ import cellwright
 
 VERBS = [
     "annotate",
+    "compare_modes",
     "convert",
     "denoise",
     "drug_response",
@@ -22,8 +23,10 @@ VERBS = [
     "grn",
     "index_reference",
     "inspect",
+    "integrate",
     "load",
     "map_reference",
+    "multiome",
     "perturb",
     "predict_perturbation",
     "predict_response",

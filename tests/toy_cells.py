@@ -114,6 +114,7 @@ class ToyModel(nn.Module):
             self.gene = nn.Embedding(PAD + 1, width)
             self.value = nn.Linear(1, width)
             self.mix = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), nn.Dropout(dropout))
+            self.drop = nn.Dropout(dropout)
             self.norm = nn.LayerNorm(width)
             self.head = nn.Linear(width, 2)
             self.cell_head = nn.Linear(width, 2 * width)
@@ -131,7 +132,7 @@ class ToyModel(nn.Module):
         total_nd = self._sum(x_ntd * seen_nt[..., None], layout)
         mean_nd = total_nd / self._sum(seen_nt[..., None], layout).clamp(min=1)
         hidden_ntd = self.norm(self.mix(torch.cat([x_ntd, layout.spread(mean_nd)], -1)))
-        cell_nd = mean_nd
+        cell_nd = self.drop(mean_nd)
         value_ntd, cell_ntd = self.head(hidden_ntd), layout.spread(self.cell_head(cell_nd)).chunk(2, -1)
         answers = {
             "value_nt": value_ntd[..., 0],
@@ -154,8 +155,8 @@ class ToySentenceModel(ToyModel):
 
     produces = ToyModel.produces | {"entity", "level"}
 
-    def __init__(self, width=8, *, seed=0):
-        super().__init__(width, seed=seed)
+    def __init__(self, width=8, *, dropout=0.0, seed=0):
+        super().__init__(width, dropout=dropout, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         self.gene = nn.Embedding.from_pretrained(torch.randn(len(TOY_VOCAB), width, generator=generator), freeze=False)
         self.word_heads = nn.Parameter(torch.randn(2, len(TOY_VOCAB), width, generator=generator) / width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 
@@ -97,6 +97,19 @@ def did_you_mean(name: str, known: Any) -> str:
 def some_of(words: Sequence[str], most: int = 5) -> str:
     """Return the first words with commas between, and how many more there are."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def record_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return where two records in JSON form differ: dotted name, value before (``None`` = absent), value now."""
+    old, new = _flat(before), _flat(now)
+    return [(name, old.get(name), new.get(name)) for name in sorted(old | new) if old.get(name) != new.get(name)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def versions() -> dict[str, str]:

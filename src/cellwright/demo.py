@@ -34,7 +34,8 @@ from cellwright.tasks.inference import InferenceOptions
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 from cellwright.train.run import open_run
-from cellwright.verbs.training import check_labels, known_classes, publish, without_unknown
+from cellwright.verbs.labelled import check_labels, known_classes, without_unknown
+from cellwright.verbs.training import publish
 
 REFERENCE, QUERY, SHIPPED_LABEL = "pbmc_facs_zheng", "pbmc3k", "cell_type_coarse"
 TUNED, SCRATCH = "scGPT, pre-trained", "scGPT, from scratch"

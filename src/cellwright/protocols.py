@@ -41,6 +41,21 @@ class CellModel(Protocol):
         ...
 
 
+@runtime_checkable
+class AttentiveModel(Protocol):
+    """A network that can say what its tokens compare when they attend to each other."""
+
+    attention_layers: int
+    """Layers that can be asked for."""
+
+    def queries_keys(self, tokens: TokenBatch, layer: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of a layer (-1 = the last), each ``[n, t, h, dh]`` and not scaled.
+
+        A ``ValueError`` where that layer compares no tokens.
+        """
+        ...
+
+
 class Tokenizer(Protocol):
     """Turns cells into tokens, deterministically for a given draw."""
 
@@ -251,6 +266,11 @@ class Family:
     """Name of the published vocabulary, when it is a file of its own that may lie apart from the weights."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Categories of words, ours -> published name, in the order in which they are said; empty: it reads genes alone."""
+    tech_batch_parts: Callable[[int], Mapping[str, Any]] | None = None
+    """Number of sequencing batches -> fields of the architecture record that let a network be told them, as published
+    for integration; ``None`` = it cannot be told."""
+    has_silent_genes: bool = True
+    """Whether it can be fed the genes that a cell does not express (``InputConfig.genes = "panel"``)."""
     questions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role of the asking word -> categories that answer, in order; the first question is that of annotation."""
 

@@ -2,14 +2,14 @@
 
 Axes, written as lower-case suffixes of tensor names: ``n`` cell, ``g`` gene of a panel, ``t`` token, ``d`` model
 width, ``h`` head, ``k`` class or bin, ``v`` vocabulary entry, ``w`` word written into a sentence, ``z`` stored entry of
-a ragged (CSR) matrix.
+a ragged (CSR) matrix, ``c`` kind of condition.
 A trailing digit is a literal size (``depth_n2``); ``indptr_n1`` has one entry more than there are cells.
 Booleans begin with ``is_``. Minibatches of tokens are padded or packed, see `cellwright.layout`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "CellBatch",
     "CellEnd",
     "Draw",
+    "GeneFlags",
     "Layout",
     "LossReport",
     "ModelOutput",
@@ -58,6 +59,36 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GeneFlags:
+    """Conditions of some genes of each cell, as ragged rows; a gene that is not named has the condition 0.
+
+    For instance the genes perturbed in each cell, with the condition 1. They need not be expressed.
+    """
+
+    indptr_n1: np.ndarray
+    """int64 ``[n + 1]``: cell i owns entries ``indptr_n1[i]:indptr_n1[i + 1]``."""
+    gene_z: np.ndarray
+    """int32: vocabulary ids, each at most once a cell."""
+    flag_z: np.ndarray
+    """int64: condition of each, at least 0."""
+
+    @classmethod
+    def of(cls, genes: Sequence[Sequence[int]], flag: int = 1) -> GeneFlags:
+        """Give the genes of each cell (vocabulary ids) the condition ``flag``; a cell may have none."""
+        for i, own in enumerate(genes):
+            if len(set(own)) != len(own) or min(own, default=0) < 0:
+                raise ValueError(f"cell {i} flags the genes {list(own)}; name each vocabulary id once, none negative")
+        indptr_n1 = np.concatenate([[0], np.cumsum([len(own) for own in genes], dtype=np.int64)])
+        gene_z = np.array([gene for own in genes for gene in own], np.int32)
+        return cls(indptr_n1=indptr_n1, gene_z=gene_z, flag_z=np.full(len(gene_z), flag, np.int64))
+
+    def take(self, at_n: np.ndarray) -> GeneFlags:
+        """Return the flags of the cells at these positions, in that order."""
+        indptr_n1, entry_z = _rows_at(self.indptr_n1, at_n)
+        return GeneFlags(indptr_n1=indptr_n1, gene_z=self.gene_z[entry_z], flag_z=self.flag_z[entry_z])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CellBatch:
     """Cells as ragged rows of (vocabulary id, value).
 
@@ -80,6 +111,8 @@ class CellBatch:
     """Column name -> int64 codes ``[n]`` (-1 = missing)."""
     state: str = "raw"
     """What ``value_z`` is: raw | normalised | log1p."""
+    flags: Mapping[str, GeneFlags] = field(default_factory=dict)
+    """Kind of condition -> the genes of each cell that have it."""
 
     def __len__(self) -> int:
         return len(self.row_n)
@@ -91,9 +124,7 @@ class CellBatch:
 
     def take(self, at_n: np.ndarray) -> CellBatch:
         """Return the cells at these positions of this batch, in that order."""
-        length_n = self.num_genes_n[at_n]
-        indptr_n1 = np.concatenate([[0], np.cumsum(length_n)])
-        entry_z = np.arange(indptr_n1[-1]) + np.repeat(self.indptr_n1[at_n] - indptr_n1[:-1], length_n)
+        indptr_n1, entry_z = _rows_at(self.indptr_n1, at_n)
         return CellBatch(
             indptr_n1=indptr_n1,
             gene_z=self.gene_z[entry_z],
@@ -102,7 +133,15 @@ class CellBatch:
             total_n=self.total_n[at_n],
             obs={name: codes[at_n] for name, codes in self.obs.items()},
             state=self.state,
+            flags={kind: flags.take(at_n) for kind, flags in self.flags.items()},
         )
+
+
+def _rows_at(indptr_n1: np.ndarray, at_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row boundaries of chosen ragged rows, and where their entries stand now."""
+    length_n = np.diff(indptr_n1)[at_n]
+    new_n1 = np.concatenate([[0], np.cumsum(length_n)])
+    return new_n1, np.arange(new_n1[-1]) + np.repeat(indptr_n1[at_n] - new_n1[:-1], length_n)
 
 
 _TOKEN_FIELDS = ("gene_nt", "value_nt", "is_hidden_nt", "flag_nt", "modality_nt")
@@ -124,7 +163,7 @@ class TokenBatch:
     """bool: the token is known, its value is withheld."""
     layout: Layout
     flag_nt: Tensor | None = None
-    """int64 condition of each token (for instance 1 = perturbed)."""
+    """int64 condition of each token (for instance 1 = perturbed); ``[n, t, c]`` where there are several kinds."""
     modality_nt: Tensor | None = None
     """int64 modality of each token."""
     tech_batch_n: Tensor | None = None
@@ -244,6 +283,8 @@ class ModelOutput:
     """Decoder's state of each token: the gene in the context of its cell (scFoundation's gene embeddings)."""
     prompted: ModelOutput | None = None
     """A second pass in which the cell embedding of this one was given as the cell prompt."""
+    again: ModelOutput | None = None
+    """A second pass over the same tokens: what differs is which hidden units dropout left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

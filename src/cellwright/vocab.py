@@ -19,6 +19,11 @@ import numpy as np
 
 from cellwright.files import read_json, write_json
 
+RNA = "rna"
+FEATURES = ("peak", "protein")
+"""Modalities whose tokens carry their name, as in ``protein:CD4`` and ``peak:chr1:100-200``: a gene and the protein
+made from it are two tokens. A token without such a name before its first colon is a gene."""
+
 
 class GeneVocab:
     """Tokens in id order, the last or first few of which may be special.
@@ -213,6 +218,12 @@ class GeneVocab:
         if not isinstance(record, dict) or not isinstance(record.get("tokens"), list):
             raise ValueError(f"{path} is not a cellwright vocabulary (no list 'tokens' in it)")
         return cls(record["tokens"], record.get("specials"), record.get("categories"))
+
+
+def modality_of(token: str) -> str:
+    """Return the modality that a token belongs to: one of `FEATURES`, or ``rna``."""
+    kind = token.partition(":")[0]
+    return kind if kind in FEATURES and len(token) > len(kind) + 1 else RNA
 
 
 def is_missing(value: Any) -> bool:

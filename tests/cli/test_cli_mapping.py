@@ -92,3 +92,25 @@ def test_bad_input_is_refused_in_one_line(reference, own, data, query, tmp_path,
 def test_help_names_the_options():
     assert "--num-neighbors" in call("index", "--help").out
     assert "--reference" in call("map-reference", "--help").out
+
+
+def test_a_mapping_is_scored_beside_baselines(own, data, tmp_path, monkeypatch):
+    from cellwright.evaluate import Evaluation, projection, study
+
+    monkeypatch.setattr(study, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+    query = write(made_up_cells(60, seed=7, num_types=3), tmp_path / "query.h5ad")
+    reference = write(made_up_cells(80, seed=3, num_types=3), tmp_path / "reference.h5ad")
+    words = ["evaluate", "map-reference", own, reference, query, "--label", "cell_type", "--no-progress"]
+    printed = works(*words, "-o", tmp_path / "scores", "--num-neighbors", 5)
+    assert "pca_map" in printed
+    assert "outside AUROC" in printed
+    evaluation = Evaluation.load(tmp_path / "scores")
+    assert evaluation.methods[0].what.startswith("vote of the 5 nearest")
+    report = (tmp_path / "scores" / "report.html").read_text()
+    assert "Outside the reference" in report
+    assert "taken out" in report
+    refused(tmp_path, *words, "-o", tmp_path / "scores", says=["is not an empty folder"])
+    words[5:7] = ["--label", "celltype"]
+    refused(tmp_path, *words, "-o", tmp_path / "new", says=["celltype"])
+    with pytest.raises(ValueError, match="mapping needs the labelled cells of a reference"):
+        cellwright.score(query, own, task="map_reference", label="cell_type", out=tmp_path / "new", run=QUIET)

@@ -26,6 +26,7 @@ VERBS = [
     "convert",
     "report",
     "finetune annotate",
+    "finetune compare",
     "drug-response train",
     "drug-response predict",
     "drug-response transfer",

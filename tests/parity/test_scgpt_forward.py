@@ -1,4 +1,4 @@
-"""The network gives the published numbers, for every part that published models have."""
+"""Parts of the network give the published numbers; whole forward passes are compared in test_scgpt_answers."""
 
 import pytest
 import torch
@@ -17,23 +17,6 @@ def run(case: Case, tokens, outputs=None):
     return out, heads
 
 
-SIMPLE = ["base_continuous", "released_layout", "category_values", "cell_emb_avg-pool", "cell_emb_w-pool"]
-SIMPLE += ["flash_layer_postnorm", "flash_layer_prenorm"]
-
-
-@pytest.mark.parametrize("name", SIMPLE)
-def test_forward(name):
-    case = Case("scgpt", name)
-    tokens = case.tokens()
-    out, heads = run(case, tokens)
-    seen = ~tokens.layout.is_pad_nt()
-    assert_close(out.value_nt, case["out/all/mlm_output"], seen)
-    assert_close(out.cell_value_nt, case["out/all/mvc_output"], seen)
-    assert_close(out.cell_nd, case["out/all/cell_emb"])
-    if "out/all/cls_output" in case.arrays:
-        assert_close(heads["label"], case["out/all/cls_output"])
-
-
 @pytest.mark.parametrize("name", ["base_continuous", "released_layout", "flash_layer_postnorm", "category_values"])
 def test_packed_equals_published_too(name):
     case = Case("scgpt", name)
@@ -41,14 +24,6 @@ def test_packed_equals_published_too(name):
     out, _ = run(case, tokens.packed())
     seen = ~tokens.layout.is_pad_nt()
     assert_close(out.layout.pad(out.value_nt)[seen[:, : max(out.layout.lengths)]], case["out/all/mlm_output"][seen])
-    assert_close(out.cell_nd, case["out/all/cell_emb"])
-
-
-def test_scaling_values_multiply_the_gene_embedding():
-    case = Case("scgpt", "scaling_values")
-    tokens = case.tokens(hidden_value=None)
-    out, _ = run(case, tokens)
-    assert_close(out.value_nt, case["out/all/mlm_output"], ~tokens.layout.is_pad_nt())
     assert_close(out.cell_nd, case["out/all/cell_emb"])
 
 
@@ -73,20 +48,6 @@ def test_value_encoder_clamps_large_values():
         assert_close(case.model().network.value_encoder(case["in/big_values"]), case["out/big/value_encoder"])
 
 
-@pytest.mark.parametrize("domain", [0, 1, 2])
-def test_integration_model(domain):
-    case = Case("scgpt", "integration_dsbn_dab_zero")
-    tokens = case.tokens(f"in/b{domain}_", tech_batch_n=f"in/b{domain}_batch_labels")
-    out, heads = run(case, tokens)
-    seen, wanted = ~tokens.layout.is_pad_nt(), f"out/eval_b{domain}"
-    assert_close(out.value_nt, case[f"{wanted}/mlm_output"], seen)
-    assert_close(out.expressed_nt, case[f"{wanted}/mlm_zero_probs"], seen)
-    assert_close(out.cell_value_nt, case[f"{wanted}/mvc_output"], seen)
-    assert_close(out.cell_expressed_nt, case[f"{wanted}/mvc_zero_probs"], seen)
-    assert_close(out.cell_nd, case[f"{wanted}/cell_emb"])
-    assert_close(heads["domain"], case[f"{wanted}/dab_output"])
-
-
 def test_mixed_domains_depart_from_the_published_rule():
     """Published code normalises all cells by the first cell's domain; ours each by its own (decision 0003)."""
     case = Case("scgpt", "integration_dsbn_dab_zero")
@@ -99,33 +60,6 @@ def test_mixed_domains_depart_from_the_published_rule():
     assert (out.cell_nd[~first] - theirs[~first]).abs().max() > 1e-2
 
 
-def test_batch_norm_and_batch_labels():
-    case = Case("scgpt", "batchnorm_batchlabels")
-    tokens = case.tokens(tech_batch_n="in/batch_labels")
-    out, _ = run(case, tokens)
-    assert_close(out.value_nt, case["out/all/mlm_output"], ~tokens.layout.is_pad_nt())
-    assert_close(out.cell_value_nt, case["out/all/mvc_output"], ~tokens.layout.is_pad_nt())
-    assert_close(out.cell_nd, case["out/all/cell_emb"])
-
-
-@pytest.mark.parametrize("name", ["mod_batch", "mod_only", "batch_only", "mod_batch_zero"])
-def test_multiomic(name):
-    case = Case("scgpt", f"multiomic/{name}")
-    fields = {"modality_nt": "in/mod_types"} if "in/mod_types" in case.arrays else {}
-    if "in/batch_labels" in case.arrays:
-        fields["tech_batch_n"] = "in/batch_labels"
-    tokens = case.tokens(**fields)
-    out, heads = run(case, tokens)
-    seen = ~tokens.layout.is_pad_nt()
-    assert_close(out.value_nt, case["out/all/mlm_output"], seen)
-    assert_close(out.cell_value_nt, case["out/all/mvc_output"], seen)
-    if "out/all/mlm_zero_probs" in case.arrays:
-        assert_close(out.expressed_nt, case["out/all/mlm_zero_probs"], seen)
-        assert_close(out.cell_expressed_nt, case["out/all/mvc_zero_probs"], seen)
-    if "out/all/dab_output" in case.arrays:
-        assert_close(heads["domain"], case["out/all/dab_output"])
-
-
 @pytest.mark.parametrize("name", ["plain", "zero", "softplus_adaptive", "mvc"])
 def test_perturbation_network(name):
     case = Case("scgpt", f"perturb_generator/{name}")
@@ -133,10 +67,6 @@ def test_perturbation_network(name):
     out, _ = run(case, tokens)
     assert_close(out.hidden_ntd, case["out/int/encode"])
     assert_close(out.value_nt, case["out/int/decoder_pred"])
-    if "out/eval/mlm_zero_probs" in case.arrays:
-        assert_close(out.expressed_nt, case["out/eval/mlm_zero_probs"])
-    if "out/eval/mvc_output" in case.arrays:
-        assert_close(out.cell_value_nt, case["out/eval/mvc_output"])
 
 
 STYLES = ["concat_query", "sum_query", "inner_product", "inner_product_batch", "inner_product_detach"]

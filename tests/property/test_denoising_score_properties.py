@@ -142,3 +142,15 @@ def test_arrays_that_make_no_sense_are_refused(name, arrays, words):
         DENOISING_METRICS[name].function(*arrays)
     with pytest.raises(ValueError, match="no metric"):
         resampled_denoising("mse", *arrays, seed=0)
+
+
+def test_absurdly_large_answers_are_scored_and_moderate_ones_as_before():
+    held_ng, background_g = np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 2.0]]), np.ones(3)
+    score = DENOISING_METRICS["held_out_deviance"].function
+    huge_ng = np.array([[900.0, 0.0, 0.0], [0.0, 5.0, 5.0]])
+    sure_ng = np.array([[60.0, 0.0, 0.0], [0.0, 5.0, 5.0]])  # all of a cell's rate in one gene, for both
+    assert score(huge_ng, held_ng, background_g) == pytest.approx(score(sure_ng, held_ng, background_g), rel=1e-9)
+    equal_ng = np.array([[1000.0, 1000.0, 1000.0], [5.0, 5.0, 5.0]])
+    assert score(equal_ng, held_ng, background_g) == pytest.approx(
+        score(np.full((2, 3), 2.0), held_ng, background_g), rel=1e-9
+    )

@@ -6,7 +6,7 @@ import torch
 
 import cellwright
 from cellwright.data import make_cells, open_cells
-from cellwright.evaluate.denoising import ThinnedCells, recounted
+from cellwright.evaluate.depth_cases import ThinnedCells, recounted
 from cellwright.models import FAMILIES, InputConfig, new_model
 from cellwright.tasks.denoise import answered_ids, denoise_blocks, denoise_cells
 from cellwright.tokens import DepthTarget

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cellwright.baselines.networks import NETWORK_BASELINES
+from cellwright.baselines.networks import NETWORK_BASELINES, NetworkData
 from cellwright.data.regulators import read_gene_sets, read_targets
 from cellwright.metrics.networks import NETWORK_METRICS, auprc_ratio, auroc, average_precision, early_precision_ratio
 from cellwright.tasks.gene_features import GeneTable
-from cellwright.tasks.grn import rank_targets, scorable, score_targets, without_self
+from cellwright.tasks.grn import listed_elsewhere, rank_targets, scorable, score_targets, without_self
 from cellwright.tasks.modules import ModuleConfig, enrich, find_modules, module_scores
 
 GENES = tuple(f"G{i}" for i in range(60))
@@ -101,15 +101,53 @@ def test_baselines_rank_with_the_genes_that_move_together():
     value_ng = generator.poisson(2, (200, 20)).astype(float)
     value_ng[:, :5] += common_n[:, None]
     matrix_ng = sparse.csr_matrix(np.log1p(value_ng))
+    data = NetworkData(logcp10k_ng=matrix_ng, regulators=[0, 10])
     for name in ("pearson", "spearman"):
-        score_rg = NETWORK_BASELINES[name].rank(matrix_ng, [0, 10])
+        score_rg = NETWORK_BASELINES[name].rank(data)
         assert set(np.argsort(-score_rg[0])[:5]) == set(range(5)), name
         assert score_rg[0, 0] == pytest.approx(1)
-    by_mean = NETWORK_BASELINES["mean_expression"].rank(matrix_ng, [0, 10])
+    by_mean = NETWORK_BASELINES["mean_expression"].rank(data)
     np.testing.assert_array_equal(by_mean[0], by_mean[1])
-    first, again, other = (NETWORK_BASELINES["random"].rank(matrix_ng, [0], seed=seed) for seed in (0, 0, 1))
+    seeds = [NetworkData(logcp10k_ng=matrix_ng, regulators=[0], seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (NETWORK_BASELINES["random"].rank(data) for data in seeds)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+    assert not NETWORK_BASELINES["random_degree"].is_possible(data)
+    assert not NETWORK_BASELINES["response"].is_possible(data)
+
+
+def test_random_targets_with_the_degree_of_genes_come_as_often_as_others_list_them():
+    targets = {f"R{r}": frozenset({"G0", "G1"} if r < 9 else {"G2"}) for r in range(10)}
+    targets["G5"] = frozenset({"G3", "G0"})
+    listed_rg = listed_elsewhere(targets, ["G5", "R0"], GENES)
+    assert listed_rg[:, :4].tolist() == [[9, 9, 1, 0], [9, 8, 1, 1]]  # one's own list does not count
+    matrix_ng = sparse.csr_matrix(np.ones((3, 60)))
+    firsts = np.array([
+        NETWORK_BASELINES["random_degree"]
+        .rank(NetworkData(logcp10k_ng=matrix_ng, regulators=[5, 9], listed_rg=listed_rg, seed=seed))
+        .argmax(axis=1)
+        for seed in range(3000)
+    ])  # fmt: skip
+    share_g = np.bincount(firsts[:, 0], minlength=60) / 3000
+    np.testing.assert_allclose(share_g[:3], np.array([10, 10, 2]) / 79, atol=0.025)  # 57 others have one ticket each
+    assert 0 < share_g[3:].max() < 0.03
+
+
+def test_the_response_is_the_change_over_its_error():
+    generator = np.random.default_rng(0)
+    value_ng = generator.poisson(3, (120, 8)).astype(float)
+    value_ng[40:80, 2] += 6
+    value_ng[80:, 5] -= 3
+    data = NetworkData(
+        logcp10k_ng=sparse.csr_matrix(value_ng), regulators=[0, 1], control=np.arange(40),
+        perturbed=[np.arange(40, 80), np.arange(80, 120)],
+    )  # fmt: skip
+    score_rg = NETWORK_BASELINES["response"].rank(data)
+    assert score_rg.argmax(1).tolist() == [2, 5]
+    from scipy.stats import ttest_ind
+
+    expected = np.abs(ttest_ind(value_ng[40:80], value_ng[:40], equal_var=False).statistic)
+    np.testing.assert_allclose(score_rg[0], expected, rtol=1e-9)
 
 
 def test_modules_are_the_planted_groups_and_cells_use_them():
@@ -134,6 +172,39 @@ def test_enrichment_finds_the_set_and_corrects_for_all_tests():
     assert {pair.gene_set for pair in found} == {"first", "spread"}
     with pytest.raises(ValueError, match="share no gene with the background"):
         enrich(modules, {"elsewhere": frozenset({"X"})}, GENES)
+
+
+def test_enrichment_agrees_with_an_independent_implementation():
+    gseapy = pytest.importorskip("gseapy")
+    generator = np.random.default_rng(0)
+    sets = {f"set {k}": frozenset(generator.choice(GENES, 5 + k, replace=False)) for k in range(12)}
+    module = GENES[:15]
+    ours = {pair.gene_set: pair for pair in enrich([module], sets, GENES, min_shared=1)}
+    given = {name: sorted(genes) for name, genes in sets.items()}
+    theirs = gseapy.enrich(list(module), given, background=list(GENES), outdir=None, cutoff=1, no_plot=True).results
+    assert set(theirs["Term"]) == set(ours)
+    for row in theirs.to_dict("records"):
+        assert ours[row["Term"]].p_value == pytest.approx(row["P-value"], rel=1e-6)
+        assert f"{ours[row['Term']].num_shared}/{ours[row['Term']].num_set}" == row["Overlap"]
+    if len(ours) == len(sets):  # they correct over pairs that share a gene, we over all
+        by_name = theirs.set_index("Term")["Adjusted P-value"]
+        assert all(pair.q_value == pytest.approx(by_name[name], rel=1e-6) for name, pair in ours.items())
+
+
+def test_module_scores_agree_with_scanpy():
+    scanpy = pytest.importorskip("scanpy")
+    from anndata import AnnData
+
+    generator = np.random.default_rng(0)
+    genes = [f"G{g}" for g in range(3000)]
+    value_ng = np.log1p(generator.poisson(generator.lognormal(0, 1, 3000), (80, 3000))).astype(np.float32)
+    value_ng[:40, 100:120] += 1
+    adata = AnnData(sparse.csr_matrix(value_ng))
+    adata.var_names = genes
+    scanpy.tl.score_genes(adata, genes[100:120], ctrl_size=50)
+    score_nm = module_scores(adata.X, genes, [genes[100:120]])
+    assert np.corrcoef(score_nm[:, 0], adata.obs["score"])[0, 1] > 0.999
+    np.testing.assert_allclose(score_nm[:, 0], adata.obs["score"], atol=0.1)
 
 
 def test_tables_of_targets_are_read_in_their_kinds(tmp_path):

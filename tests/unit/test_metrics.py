@@ -140,7 +140,7 @@ def test_interval_is_the_same_for_the_same_seed_and_any_chunking(monkeypatch):
     first = bootstrap_interval("macro_f1", truth_n, pred_n, seed=8)
     assert bootstrap_interval("macro_f1", truth_n, pred_n, seed=8) == first
     assert bootstrap_interval("macro_f1", truth_n, pred_n, seed=9) != first
-    monkeypatch.setattr(metrics, "_CHUNK_ENTRIES", 100)
+    monkeypatch.setattr("cellwright.metrics.sums._CHUNK_ENTRIES", 100)
     assert bootstrap_interval("macro_f1", truth_n, pred_n, seed=8) == first
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from cellwright.tasks import mapping as mapping_module
 from cellwright.tasks import neighbors as neighbors_module
 from cellwright.tasks.mapping import IndexConfig, Labels, build_index, count_votes, load_index, map_cells
 from cellwright.tasks.neighbors import Neighbors, leave_one_out, unit_length
@@ -82,6 +83,43 @@ def test_an_index_is_the_same_after_reopening(tmp_path):
     np.testing.assert_array_equal(before.outside_n, after.outside_n)
     assert again.config == index.config
     assert again.labels["type"].names == ("a", "b", "c")
+
+
+def test_an_approximate_index_keeps_its_lists(tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    index = make_index(num=400, method="approximate", num_neighbors=5)
+    index.save(tmp_path / "index")
+    assert (tmp_path / "index" / "lists.faiss").is_file()
+    monkeypatch.setattr(neighbors_module, "_build_lists", None)  # nothing is made anew
+    again = load_index(tmp_path / "index")
+    q_nd, _ = cells(20, seed=3)
+    np.testing.assert_array_equal(map_cells(index, q_nd).neighbor_nk, map_cells(again, q_nd).neighbor_nk)
+    path = tmp_path / "index" / "lists.faiss"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="lists.faiss is damaged or missing"):
+        load_index(tmp_path / "index")
+    with pytest.raises(ValueError, match="not a file of inverted lists"):
+        Neighbors(q_nd, method="approximate", lists=tmp_path / "index" / "index.json")
+    index.neighbors.save_lists(tmp_path / "others")
+    with pytest.raises(ValueError, match="holds 400 cells x 8, the reference 20 x 8"):
+        Neighbors(q_nd, method="approximate", lists=tmp_path / "others")
+
+
+def test_the_method_follows_the_size_and_is_recorded(monkeypatch):
+    assert make_index().config.method == "exact"
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(mapping_module, "EXACT_CELLS", 100)
+    assert make_index(num=101).config.method == "approximate"
+    assert make_index(num=100).config.method == "exact"
+
+
+def test_the_spread_of_a_large_reference_is_that_of_some_of_its_cells(monkeypatch):
+    whole = make_index(num=900)
+    monkeypatch.setattr(mapping_module, "SPREAD_CELLS", 300)
+    some = make_index(num=900)
+    assert (len(whole.spread_m), len(some.spread_m)) == (900, 300)
+    q_nd, _ = cells(200, seed=5)
+    assert np.abs(map_cells(whole, q_nd).outside_n - map_cells(some, q_nd).outside_n).max() < 0.08
 
 
 def test_a_damaged_index_is_refused(tmp_path):

@@ -59,7 +59,7 @@ def majority(train_ng, train_label_n, query_ng, *, num_classes: int, seed: int) 
 def pca_logistic(train_ng, train_label_n, query_ng, *, num_classes: int, seed: int) -> np.ndarray:
     """Multinomial logistic regression (L2, C = 1) on 50 principal components of the training cells."""
     train_ng, label_n, query_ng = _checked(train_ng, train_label_n, query_ng, num_classes)
-    train_nd, query_nd = _components(train_ng, query_ng, seed)
+    train_nd, query_nd = principal_components(train_ng, query_ng, seed)
     return _logistic(train_nd, label_n, query_nd, num_classes)
 
 
@@ -71,7 +71,7 @@ def pca_knn(train_ng, train_label_n, query_ng, *, num_classes: int, seed: int) -
     from sklearn.neighbors import KNeighborsClassifier
 
     train_ng, label_n, query_ng = _checked(train_ng, train_label_n, query_ng, num_classes)
-    train_nd, query_nd = _components(train_ng, query_ng, seed)
+    train_nd, query_nd = principal_components(train_ng, query_ng, seed)
     neighbors = min(NUM_NEIGHBORS, len(label_n))
     model = KNeighborsClassifier(neighbors, algorithm="brute").fit(train_nd, label_n)
     return _spread(model.predict_proba(query_nd), model.classes_, num_classes)
@@ -123,7 +123,8 @@ def _checked(train_ng, train_label_n, query_ng, num_classes: int):
     return matrices[0], label_n.astype(np.int64), matrices[1]
 
 
-def _components(train_ng, query_ng, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def principal_components(train_ng, query_ng, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and query cells in the first 50 principal components of the training cells."""
     from sklearn.decomposition import PCA
 
     num = min(NUM_COMPONENTS, min(train_ng.shape) - 1)

@@ -6,24 +6,25 @@ learns from training cells (``training_neighbors``, ``ridge``, ``gene_mean``) kn
 model does; what does not (``neighbors``, ``pca``) has the query cells alone, all of them at once. Settings are plain
 ones and are not tuned.
 
-MAGIC and scVI are run where they are installed: ``pip install magic-impute``, ``pip install scvi-tools``.
+MAGIC and scVI are run where they are asked for and installed, see `cellwright.baselines.packages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Protocol
 
 import numpy as np
 from scipy import sparse
 
+from cellwright.baselines.counts import counts_of, per_ten_thousand, scale_of
+from cellwright.baselines.packages import magic, scvi
 from cellwright.types import CellBatch
 
 NUM_COMPONENTS = 50
 NUM_NEIGHBORS = 15
-TARGET_SUM = 1e4
 RIDGE = 1.0
 """Penalty of the ridge regression, on components scaled to variance 1, for each training cell."""
 
@@ -55,14 +56,25 @@ class DenoisingBaseline:
     denoise: DenoiseCells
     what: str
     role: Literal["floor", "baseline"] = "baseline"
+    needs_train: bool = False
+    """Whether it learns from training cells; others know the query cells alone."""
     package: str | None = None
-    """Optional package that must be importable, and how to install it."""
-    install: str = ""
+    """Optional distribution that must be installed (not the name of its module: another package has a ``magic``)."""
+    extra: str = ""
+    """The extra of cellwright that installs it."""
+
+    @property
+    def install(self) -> str:
+        """How to install what it needs; empty where nothing is needed."""
+        return f'pip install "cellwright[{self.extra}]"' if self.extra else ""
 
     @property
     def is_available(self) -> bool:
         """Whether what it needs is installed."""
-        return self.package is None or find_spec(self.package) is not None
+        try:
+            return self.package is None or bool(version(self.package))
+        except PackageNotFoundError:
+            return False
 
 
 def gene_mean(
@@ -73,18 +85,26 @@ def gene_mean(
     return np.tile(mean_g.astype(np.float32), (len(query), 1))
 
 
+def query_mean(
+    train: CellBatch, query: CellBatch, gene_ids: np.ndarray, *, target_total_n: np.ndarray, seed: int
+) -> np.ndarray:
+    """Give every cell the counts of all query cells added up: what is known of them when no cell is looked at."""
+    pooled_g = np.asarray(counts_of(query, gene_ids).sum(axis=0)).ravel() * scale_of(query.total_n.sum())
+    return np.tile(np.log1p(pooled_g).astype(np.float32), (len(query), 1))
+
+
 def unchanged(
     train: CellBatch, query: CellBatch, gene_ids: np.ndarray, *, target_total_n: np.ndarray, seed: int
 ) -> np.ndarray:
     """Leave the counts as they are, however many molecules the cell is said to have at the depth asked for."""
-    return _answer(_scaled(query, gene_ids, np.asarray(target_total_n, np.float64)))
+    return _answer(per_ten_thousand(query, gene_ids, np.asarray(target_total_n, np.float64)))
 
 
 def library_size(
     train: CellBatch, query: CellBatch, gene_ids: np.ndarray, *, target_total_n: np.ndarray, seed: int
 ) -> np.ndarray:
     """Scale each cell's counts to the depth asked for: what normalisation does, and the published "raw" input."""
-    return _answer(_scaled(query, gene_ids, query.total_n))
+    return _answer(per_ten_thousand(query, gene_ids))
 
 
 def neighbors(
@@ -101,7 +121,7 @@ def neighbors(
         shape=(len(query), len(query)),
     )
     total_n = pool_nn @ query.total_n
-    return _answer((pool_nn @ _counts(query, gene_ids)).multiply(_scale(total_n)[:, None]))
+    return _answer((pool_nn @ counts_of(query, gene_ids)).multiply(scale_of(total_n)[:, None]))
 
 
 def pca(
@@ -146,81 +166,33 @@ def ridge(
     return np.maximum(query_nd @ weight_dg + mean_g, 0).astype(np.float32)
 
 
-def magic(
-    train: CellBatch, query: CellBatch, gene_ids: np.ndarray, *, target_total_n: np.ndarray, seed: int
-) -> np.ndarray:
-    """Run MAGIC (van Dijk et al. 2018) with its own settings on square roots of the query cells' counts per 10,000."""
-    import magic as package
-
-    linear_ng = _counts(query, gene_ids).multiply(_scale(query.total_n)[:, None]).tocsr().sqrt()
-    operator = package.MAGIC(random_state=seed, verbose=0, n_jobs=1)
-    rooted_ng = np.asarray(operator.fit_transform(linear_ng.toarray(), genes="all_genes"))
-    return np.log1p(np.maximum(rooted_ng, 0) ** 2).astype(np.float32)
-
-
-def scvi(
-    train: CellBatch, query: CellBatch, gene_ids: np.ndarray, *, target_total_n: np.ndarray, seed: int
-) -> np.ndarray:
-    """Train scVI (Lopez et al. 2018) with its own settings on the query cells, and take its rates.
-
-    Rates are parts of the genes answered for; they are brought to the share that these have of all molecules.
-    """
-    import anndata
-    import scvi as package
-
-    package.settings.seed = seed
-    counts_ng = _counts(query, gene_ids)
-    adata = anndata.AnnData(counts_ng.astype(np.float32))
-    package.model.SCVI.setup_anndata(adata)
-    model = package.model.SCVI(adata)
-    model.train(enable_progress_bar=False)
-    rate_ng = np.asarray(model.get_normalized_expression(library_size=1, return_numpy=True))
-    share_n = np.asarray(counts_ng.sum(axis=1)).ravel() * _scale(query.total_n)
-    return np.log1p(rate_ng * share_n[:, None]).astype(np.float32)
-
-
 DENOISING_BASELINES: Mapping[str, DenoisingBaseline] = {
-    "gene_mean": DenoisingBaseline(gene_mean, "mean of the training cells, the same answer for every cell", "floor"),
+    "gene_mean": DenoisingBaseline(
+        gene_mean, "mean of the training cells, the same answer for every cell", "floor", needs_train=True
+    ),
+    "query_mean": DenoisingBaseline(query_mean, "all query cells added up, the same answer for every cell", "floor"),
     "unchanged": DenoisingBaseline(unchanged, "counts as they are, on the scale of the depth asked for"),
     "library_size": DenoisingBaseline(library_size, "counts scaled to the depth asked for"),
     "pca": DenoisingBaseline(pca, "rebuilt from 50 principal components of the query cells"),
     "neighbors": DenoisingBaseline(neighbors, "counts of the 15 nearest query cells added up"),
-    "training_neighbors": DenoisingBaseline(training_neighbors, "mean of the 15 nearest deep training cells"),
-    "ridge": DenoisingBaseline(ridge, "linear map from thinned to deep training cells, 50 components"),
-    "magic": DenoisingBaseline(magic, "MAGIC on the query cells", package="magic", install="pip install magic-impute"),
-    "scvi": DenoisingBaseline(
-        scvi, "scVI trained on the query cells", package="scvi", install="pip install scvi-tools"
+    "training_neighbors": DenoisingBaseline(
+        training_neighbors, "mean of the 15 nearest deep training cells", needs_train=True
     ),
+    "ridge": DenoisingBaseline(
+        ridge, "linear map from thinned to deep training cells, 50 components", needs_train=True
+    ),
+    "magic": DenoisingBaseline(
+        magic, "counts of the query cells diffused over MAGIC's graph", package="magic-impute", extra="magic"
+    ),
+    "scvi": DenoisingBaseline(scvi, "scVI trained on the query cells", package="scvi-tools", extra="scvi"),
 }
 """Name -> baseline, weakest idea first; those with a ``package`` only where it is installed."""
-
-
-def _checked(cells: CellBatch) -> CellBatch:
-    if cells.state != "raw":
-        raise ValueError(f"cells are {cells.state}; these baselines denoise raw counts")
-    return cells
-
-
-def _counts(cells: CellBatch, gene_ids: np.ndarray) -> sparse.csr_matrix:
-    """Return counts of these genes, float64 CSR ``[n, g]``."""
-    _checked(cells)
-    width = int(max(cells.gene_z.max(initial=-1), np.max(gene_ids))) + 1
-    counts_nv = sparse.csr_matrix(
-        (cells.value_z.astype(np.float64), cells.gene_z, cells.indptr_n1), shape=(len(cells), width)
-    )
-    return counts_nv[:, gene_ids]
-
-
-def _scale(total_n: np.ndarray) -> np.ndarray:
-    return TARGET_SUM / np.where(total_n > 0, total_n, 1.0)
-
-
-def _scaled(cells: CellBatch, gene_ids: np.ndarray, total_n: np.ndarray) -> sparse.csr_matrix:
-    return _counts(cells, gene_ids).multiply(_scale(total_n)[:, None]).tocsr()
+PLAIN_BASELINES = tuple(name for name, entry in DENOISING_BASELINES.items() if entry.package is None)
+"""Those that need no further package."""
 
 
 def _logcp10k(cells: CellBatch, gene_ids: np.ndarray) -> sparse.csr_matrix:
-    return _scaled(cells, gene_ids, cells.total_n).log1p()
+    return per_ten_thousand(cells, gene_ids).log1p()
 
 
 def _answer(linear_ng: sparse.spmatrix) -> np.ndarray:
@@ -250,7 +222,7 @@ def _thinned(train: CellBatch, query: CellBatch, target_total_n: np.ndarray, see
     has_n = np.asarray(target_total_n) > 0
     share = float(np.clip(np.median(query.total_n[has_n] / np.asarray(target_total_n)[has_n]), 0, 1))
     generator = np.random.default_rng(seed)
-    count_z = _checked(train).value_z.astype(np.int64)
+    count_z = train.value_z.astype(np.int64)
     own_n = sparse.csr_matrix((count_z, train.gene_z, train.indptr_n1)).sum(axis=1).A1
     kept_z = generator.binomial(count_z, share)
     kept_n = sparse.csr_matrix((kept_z, train.gene_z, train.indptr_n1)).sum(axis=1).A1

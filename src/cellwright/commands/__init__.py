@@ -11,12 +11,15 @@ from typing import Any
 from cellwright.commands import drugs
 from cellwright.commands.denoising import denoise
 from cellwright.commands.describing import convert, inspect, report
+from cellwright.commands.integrating import integrate
 from cellwright.commands.making import generate
 from cellwright.commands.mapping import index, map_reference
+from cellwright.commands.multiome import multiome
 from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
-from cellwright.commands.scoring import evaluate_annotate, evaluate_generate
-from cellwright.commands.training import demo, finetune_annotate, pretrain
+from cellwright.commands.scoring import evaluate_annotate, evaluate_denoise, evaluate_generate, evaluate_map_reference
+from cellwright.commands.scoring_filled import evaluate_unmask
+from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
 from cellwright.commands.using import annotate, embed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -28,7 +31,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "grn": grn,
     "index": index,
+    "integrate": integrate,
     "map-reference": map_reference,
+    "multiome": multiome,
     "perturb": perturb,
     "predict-perturbation": predict_perturbation,
     "reverse-perturb": reverse_perturb,
@@ -37,10 +42,16 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
-    "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate}),
+    "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate, "compare": finetune_compare}),
     "evaluate": (
         "Score a model on held-out cells beside simple baselines.",
-        {"annotate": evaluate_annotate, "generate": evaluate_generate},
+        {
+            "annotate": evaluate_annotate,
+            "denoise": evaluate_denoise,
+            "generate": evaluate_generate,
+            "map-reference": evaluate_map_reference,
+            "unmask": evaluate_unmask,
+        },
     ),
     "drug-response": (
         "Predict the drug response of cell lines and single cells.",

@@ -32,7 +32,7 @@ def grn(
     read: ReadOptions,
     run: InferenceOptions,
 ) -> None:
-    """Rank targets of regulators by a model's vectors of genes, find gene modules, and score both.
+    """Rank targets of regulators by a model's vectors of genes or its attention, find gene modules, and score both.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def grn(
     data
         Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
     out
-        Folder to write, new or empty: targets.tsv, modules.tsv, module_scores.tsv, enrichment.tsv, grn.json, and a
-        report where there are known targets.
+        Folder to write, new or empty: targets.tsv (and targets_SETTING.tsv for the other settings of attention),
+        modules.tsv, module_scores.tsv, enrichment.tsv, grn.json, and a report where there are known targets.
     """
     from cellwright import verbs
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from cellwright.commands.making import pairs
 from cellwright.commands.saying import say
+from cellwright.commands.using import listed
 from cellwright.config import Config
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.mapping import IndexConfig
 from cellwright.verbs import ModelOptions, ReadOptions, ScoreConfig
 
 if TYPE_CHECKING:
@@ -23,6 +25,37 @@ class AnswerOptions(Config):
     """Column of obs with donors or studies, resampled whole for intervals; refused when one is in TRAIN too."""
     category: str | None = None
     """Category of the model's words that the labels are; unset = a label head where there is one, else cell_type."""
+
+
+class ThinOptions(Config):
+    """How far cells are thinned, and what a model stands beside."""
+
+    train: str | None = None
+    """Deep cells that baselines learn from; unset = baselines know the thinned cells alone."""
+    label: str | None = None
+    """Column of obs with cell types that clusters are held against; unset = clusters of the deep cells."""
+    group: str | None = None
+    """Column of obs with donors or studies, resampled whole for intervals; refused when one is in --train too."""
+    shares: str = ",".join(f"{share:g}" for share in ScoreConfig.model_fields["shares"].default)
+    """Parts of the molecules that are kept, separated by commas."""
+    further: str | None = None
+    """Baselines that need a package of their own, separated by commas: magic, scvi (minutes)."""
+    num_resamples: int = ScoreConfig.model_fields["num_resamples"].default
+    """Bootstrap resamples of each interval."""
+
+    def scoring(self) -> dict[str, object]:
+        """Return the options that are `ScoreConfig`'s too."""
+        shares = [number(word, "--shares") for word in listed(self.shares, "--shares")]
+        further = listed(self.further, "--further") if self.further else []
+        return {"group": self.group, "shares": shares, "further": further, "num_resamples": self.num_resamples}
+
+
+def number(word: str, option: str) -> float:
+    """Return a word as a number."""
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{option}: {word!r} is no number") from None
 
 
 class MadeOptions(ModelOptions):
@@ -49,6 +82,13 @@ class MadeOptions(ModelOptions):
         """Return the options that are `ScoreConfig`'s too."""
         kept = self.model_dump(exclude={"made", "words", "key", "vocab", "device"})
         return kept | {"words": pairs(self.words, "--words") if self.words else {}}
+
+
+class MappedOptions(ModelOptions):
+    """Which model places cells, and what their labels hang together by."""
+
+    group: str | None = None
+    """Column of obs with donors or studies, resampled whole for intervals; refused when one is in both files."""
 
 
 def evaluate_annotate(
@@ -83,7 +123,42 @@ def evaluate_annotate(
     opened = verbs.open_model(model, which.vocab, key=which.key)
     config = ScoreConfig(**what.model_dump(), seed=run.seed, reading=read)
     result = verbs.score(data, opened, task="annotate", label=label, out=out, train=train, config=config, run=run)
-    _say(result)
+    show(result)
+
+
+def evaluate_denoise(
+    model: str,
+    data: Path,
+    *,
+    out: Path,
+    num_cells: int = ScoreConfig.model_fields["num_query"].default,
+    which: ModelOptions,
+    what: ThinOptions,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Thin real cells, score what a model and simple ways to denoise make of the rest, and write a report.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, of a family that knows read depth.
+    data
+        Deep cells with raw counts that the model has not seen: .h5ad, 10x .h5 or matrix folder, .zarr.
+    out
+        Folder to make.
+    num_cells
+        Most cells that are thinned, drawn at random.
+    """
+    from cellwright import verbs
+
+    asked = what.scoring() | {"num_query": num_cells, "seed": run.seed, "reading": read.record()}
+    config = ScoreConfig.read(asked, "bad option")
+    opened = verbs.open_model(model, which.vocab, key=which.key)
+    result = verbs.score(
+        data, opened, task="denoise", label=what.label, out=out, train=what.train, config=config, run=run
+    )
+    show(result)
 
 
 def evaluate_generate(
@@ -129,10 +204,47 @@ def evaluate_generate(
     result = verbs.score(
         heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )
-    _say(result)
+    show(result)
 
 
-def _say(result: ScoreResult) -> None:
+def evaluate_map_reference(
+    model: str,
+    reference: Path,
+    query: Path,
+    *,
+    label: str,
+    out: Path,
+    which: MappedOptions,
+    how: IndexConfig,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Score the labels that QUERY gets from its neighbours in REFERENCE, beside baselines, and write a report.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
+    reference
+        Labelled cells: .h5ad, 10x .h5 or matrix folder, .zarr. Each type is taken out of them in turn.
+    query
+        Labelled cells of another study or other donors.
+    label
+        Column of obs with the cell types, in both files.
+    out
+        Folder to make.
+    """
+    from cellwright import verbs
+
+    opened = verbs.open_model(model, which.vocab, key=which.key)
+    config = ScoreConfig(group=which.group, index=how, seed=run.seed, reading=read)
+    result = verbs.score(
+        query, opened, task="map_reference", label=label, out=out, train=reference, config=config, run=run
+    )  # fmt: skip
+    show(result)
+
+
+def show(result: ScoreResult) -> None:
     """Print the comparison, what a reader must know, and where the report lies."""
     from cellwright.evaluate.report import table_text
 

@@ -8,6 +8,10 @@ every ``world``-th. When rows are left over for the last step, and too few for e
 their rows evenly. Only where even that cannot fill all ranks (batches of one cell, or fewer rows than ranks) are rows
 from the start of the order repeated; ``num_repeats`` tells how many. Evaluation that must see each row once there
 drops repeats by ``row_n``.
+
+With groups (sequencing batches), every minibatch holds cells of one group, on all ranks of the same one. The rows of a
+group are shared evenly among its steps, so that no minibatch is left with a cell or two, and the steps of all groups
+are visited in an order drawn anew each epoch.
 """
 
 from __future__ import annotations
@@ -34,6 +38,9 @@ class CellLoader:
         Visit in an order drawn anew each epoch; otherwise in the order of ``rows``.
     drop_last
         Leave out the rows that do not fill a whole step of all ranks.
+    groups
+        Code of each of ``rows``: minibatches hold rows of one group only. Nothing is left over, so not with
+        ``drop_last``.
     place
         (rank, world): this process among how many; default: asked from ``torch.distributed`` when iteration begins.
     """
@@ -47,6 +54,7 @@ class CellLoader:
         seed: int,
         shuffle: bool = True,
         drop_last: bool = False,
+        groups: np.ndarray | None = None,
         place: tuple[int, int] | None = None,
     ):
         rows = np.asarray(rows, np.int64)
@@ -56,8 +64,11 @@ class CellLoader:
             raise ValueError(f"batch_size = {batch_size}; it must be at least 1")
         if place is not None and not 0 <= place[0] < place[1]:
             raise ValueError(f"place = {place}: give (rank, world) with 0 <= rank < world")
+        if groups is not None and (len(groups) != len(rows) or drop_last):
+            raise ValueError(f"{len(groups)} groups for {len(rows)} rows, drop_last = {drop_last}; give one a row")
         self.source = source
         self.rows = rows
+        self._group_rows = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -71,34 +82,34 @@ class CellLoader:
     def __len__(self) -> int:
         """Return the steps of an epoch, the same for every rank."""
         width = self.batch_size * self._rank_and_world()[1]
+        if self._group_rows is not None:
+            return int(np.ceil(np.bincount(self._group_rows) / width).sum())
         return len(self.rows) // width if self.drop_last else math.ceil(len(self.rows) / width)
 
     def __iter__(self) -> Iterator[CellBatch]:
         """Yield the minibatches from where the iteration stands to the end of the epoch."""
         self._refuse_empty()
         rank, world = self._rank_and_world()
-        order = self.order()
-        bounds = self._bounds(world)
+        order, bounds = self._arranged(world)
         first, self._start, self._next = self._start, 0, self._start
         for step in range(first, len(bounds) - 1):
-            mine = order[bounds[step] : bounds[step + 1]][rank::world]
-            if not len(mine):
-                mine = order[[rank % len(order)]]
+            whole = order[bounds[step] : bounds[step + 1]]
+            mine = whole[rank::world]
+            if not len(mine):  # of a group, only its own rows may be repeated
+                mine = order[[rank % len(order)]] if self._group_rows is None else whole[[rank % len(whole)]]
             # told before the batch is handed out: a checkpoint written during the step continues after it
             self._next = step + 1
             yield self.source.read(mine)
 
     def order(self) -> np.ndarray:
         """Return all rows in the order of the current epoch."""
-        if not self.shuffle:
-            return self.rows
-        return self.rows[np.random.default_rng([self.seed, self._epoch]).permutation(len(self.rows))]
+        return self._arranged(self._rank_and_world()[1])[0]
 
     @property
     def num_repeats(self) -> int:
         """Rows that an epoch visits twice so that no rank runs empty."""
         world = self._rank_and_world()[1]
-        return int(np.maximum(world - np.diff(self._bounds(world)), 0).sum())
+        return int(np.maximum(world - np.diff(self._arranged(world)[1]), 0).sum())
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next; another epoch than the current one starts at its beginning."""
@@ -131,8 +142,23 @@ class CellLoader:
                 "give more cells"
             )
 
+    def _arranged(self, world: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows in order, and int64 ``[steps + 1]``: step k takes ``order[bounds[k]:bounds[k + 1]]``."""
+        rng = np.random.default_rng([self.seed, self._epoch])
+        at_n = rng.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
+        if self._group_rows is None:
+            return self.rows[at_n], self._bounds(world)
+        width, steps = self.batch_size * world, []
+        for group in range(self._group_rows.max() + 1):
+            mine = at_n[self._group_rows[at_n] == group]
+            steps += np.array_split(mine, math.ceil(len(mine) / width))
+        if self.shuffle:
+            steps = [steps[k] for k in rng.permutation(len(steps))]
+        bounds = np.cumsum([0, *map(len, steps)])
+        return self.rows[np.concatenate(steps)], bounds
+
     def _bounds(self, world: int) -> np.ndarray:
-        """Return int64 ``[steps + 1]``: step k takes ``order[bounds[k]:bounds[k + 1]]``."""
+        """Return the bounds of the steps where there are no groups."""
         width = self.batch_size * world
         num_steps = len(self)
         bounds = np.minimum(np.arange(num_steps + 1) * width, len(self.rows))

@@ -49,12 +49,62 @@ def select_genes(
     rows = np.arange(len(source)) if rows is None else np.asarray(rows, np.int64)
     if not len(rows) or num_genes < 1:
         raise ValueError(f"cannot choose {num_genes} genes from {len(rows)} cells")
-    score_v, num_cells_v = (_residual_variance if source.state == "raw" else _dispersion)(source, rows, block)
-    num_expressed = int((num_cells_v > 0).sum())
-    if num_genes > num_expressed:
-        raise ValueError(f"{num_genes} genes wanted, but only {num_expressed} are expressed in these {len(rows)} cells")
-    score_v[num_cells_v == 0] = -np.inf
+    score_v = _scores(source, rows, block)
+    _check_enough(num_genes, score_v, len(rows))
     return np.sort(np.argsort(-score_v, kind="stable")[:num_genes])
+
+
+def select_genes_of_groups(source: CellSource, num_genes: int, code_n: np.ndarray, *, block: int = 2048) -> np.ndarray:
+    """Return the genes that vary within groups of cells (sequencing batches), not between them.
+
+    Each group ranks the genes by itself (see `select_genes`). Genes come first that are among the ``num_genes`` best
+    of more groups, and of those the ones with the better median rank in these groups.
+
+    Parameters
+    ----------
+    num_genes
+        How many; genes that no cell expresses are never chosen.
+    code_n
+        Group of each cell of ``source``.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 vocabulary ids, sorted.
+
+    Raises
+    ------
+    ValueError
+        Fewer than ``num_genes`` genes are expressed.
+    """
+    groups = np.unique(code_n)
+    rank_gv = np.full((len(groups), len(source.vocab)), np.nan)
+    best_v = np.full(len(source.vocab), -np.inf)
+    for g, group in enumerate(groups):
+        score_v = _scores(source, np.flatnonzero(code_n == group), block)
+        order = np.argsort(-score_v, kind="stable")
+        top = order[:num_genes][np.isfinite(score_v[order[:num_genes]])]
+        rank_gv[g, top] = np.arange(len(top))
+        best_v = np.maximum(best_v, score_v)
+    _check_enough(num_genes, best_v, len(code_n))
+    num_v = np.isfinite(rank_gv).sum(0)
+    median_v = np.full(rank_gv.shape[1], np.inf)
+    median_v[num_v > 0] = np.nanmedian(rank_gv[:, num_v > 0], axis=0)
+    # what is in no group's best comes last, by its best score
+    return np.sort(np.lexsort((-best_v, median_v, -num_v))[:num_genes])
+
+
+def _scores(source: CellSource, rows: np.ndarray, block: int) -> np.ndarray:
+    """Return how variable each gene of the vocabulary is; -inf for genes that no cell expresses."""
+    score_v, num_cells_v = (_residual_variance if source.state == "raw" else _dispersion)(source, rows, block)
+    score_v[num_cells_v == 0] = -np.inf
+    return score_v
+
+
+def _check_enough(num_genes: int, score_v: np.ndarray, num_cells: int) -> None:
+    num_expressed = int(np.isfinite(score_v).sum())
+    if num_genes > num_expressed:
+        raise ValueError(f"{num_genes} genes wanted, but only {num_expressed} are expressed in these {num_cells} cells")
 
 
 def _batches(source: CellSource, rows: np.ndarray, block: int) -> Iterator[CellBatch]:

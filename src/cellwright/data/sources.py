@@ -41,6 +41,8 @@ class Opened:
     raw_var: pd.DataFrame | None = None
     is_anndata: bool = True
     """False for 10x data."""
+    others: tuple[sp.csr_matrix, pd.DataFrame] | None = None
+    """10x data: features that are not genes, and their table with the column ``feature_types``."""
     close: Callable[[], None] = lambda: None
 
     def var_of(self, matrix_name: str) -> pd.DataFrame:
@@ -369,12 +371,13 @@ def _genes_only(
     columns: Mapping[str, list[str]],
     kinds: list[str] | None,
 ) -> Opened:
-    """Leave out antibodies and other features that are not genes."""
+    """Put antibodies, peaks and other features that are not genes apart."""
     import pandas as pd
 
-    var = pd.DataFrame(dict(columns), index=pd.Index(columns["gene_symbol"], name=None))
+    var, others = pd.DataFrame(dict(columns), index=pd.Index(columns["gene_symbol"], name=None)), None
     if kinds is not None and len(set(kinds)) > 1 and "Gene Expression" in kinds:
         is_gene_g = np.array(kinds) == "Gene Expression"
+        others = counts_ng[:, ~is_gene_g], var.assign(feature_types=kinds)[~is_gene_g]
         counts_ng, var = counts_ng[:, is_gene_g], var[is_gene_g]
     obs = pd.DataFrame(index=pd.Index(barcodes))
-    return Opened(name=str(path), obs=obs, var=var, matrices={"X": counts_ng}, is_anndata=False)
+    return Opened(name=str(path), obs=obs, var=var, matrices={"X": counts_ng}, is_anndata=False, others=others)

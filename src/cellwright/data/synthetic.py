@@ -80,6 +80,47 @@ def make_cells(
     return AnnData(counts_ng, obs=obs, var=pd.DataFrame(index=names), uns={"planted": planted})
 
 
+def make_multimodal(
+    num_cells: int = 120,
+    num_genes: int = 120,
+    *,
+    num_proteins: int = 8,
+    num_peaks: int = 60,
+    num_types: int = 3,
+    num_batches: int = 2,
+    seed: int = 0,
+) -> AnnData:
+    """Make cells of `make_cells` with proteins and peaks that follow their types.
+
+    Each type has proteins of its own, over a background that all cells have, and peaks that are open mostly in it.
+
+    Returns
+    -------
+    AnnData
+        X = counts of genes, proteins (``P0`` ..) and peaks (``chr1-1000-1500`` ..), told apart by
+        ``var["feature_types"]``; obs as of `make_cells`.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    cells = make_cells(num_cells, num_genes, num_types=num_types, num_batches=num_batches, seed=seed)
+    rng = np.random.default_rng([seed, 1])
+    type_n = np.arange(num_cells) % num_types
+    is_own_np = np.arange(num_proteins) % num_types == type_n[:, None]
+    # background, own proteins, and a depth of staining that all proteins of a cell share
+    rate_np = np.where(is_own_np, 400.0, 12.0) * rng.gamma(20, 1 / 20, (num_cells, 1))
+    protein_np = rng.poisson(rate_np * rng.gamma(4, 1 / 4, rate_np.shape))
+    is_open_nq = rng.random((num_cells, num_peaks)) < np.where(
+        np.arange(num_peaks) % num_types == type_n[:, None], 0.5, 0.08
+    )
+    names = [f"P{p}" for p in range(num_proteins)]
+    names += [f"chr1-{1000 * q + 1000}-{1000 * q + 1500}" for q in range(num_peaks)]
+    kinds = ["Gene Expression"] * num_genes + ["Antibody Capture"] * num_proteins + ["Peaks"] * num_peaks
+    var = pd.DataFrame({"feature_types": kinds}, index=[*cells.var_names, *names])
+    x_nf = sp.hstack([cells.X, sp.csr_matrix(protein_np), sp.csr_matrix(is_open_nq)], format="csr", dtype=np.float32)
+    return AnnData(x_nf, obs=cells.obs, var=var, uns=dict(cells.uns))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreenPlan:
     """What a made-up perturbation screen holds."""

@@ -30,6 +30,8 @@ from cellwright.evaluate.report import write_report
 from cellwright.evaluate.results import result_rows, write_results
 
 if TYPE_CHECKING:
+    from cellwright.evaluate.denoised import DenoisingStudy
+    from cellwright.evaluate.denoising_study import evaluate_denoising
     from cellwright.evaluate.generation import (
         GenerationRow,
         LevelCells,
@@ -47,6 +49,7 @@ __all__ = [
     "Cost",
     "Curve",
     "CurvePoint",
+    "DenoisingStudy",
     "Difference",
     "Evaluation",
     "GenerationRow",
@@ -61,6 +64,7 @@ __all__ = [
     "Section",
     "Table",
     "baseline_levels",
+    "evaluate_denoising",
     "evaluate_made",
     "evaluate_study",
     "labelled_sections",
@@ -79,6 +83,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "denoised": ["DenoisingStudy"],
+    "denoising_study": ["evaluate_denoising"],
     "generation": ["GenerationRow", "LevelCells", "baseline_levels", "made_levels", "read_levels", "score_generated"],
     "making": ["GenerationStudy", "evaluate_made"],
     "study": ["AnnotationStudy", "evaluate_study"],

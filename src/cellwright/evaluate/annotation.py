@@ -75,7 +75,7 @@ def score_contenders(
     is_scored_n = truth_n >= 0
     if not is_scored_n.any():
         raise ValueError("no query cell has a label that the training cells know; there is nothing to score")
-    truth_n, groups = truth_n[is_scored_n], _usable(groups, is_scored_n)
+    truth_n, groups = truth_n[is_scored_n], usable_groups(groups, is_scored_n)
     methods = []
     for contender in contenders:
         prob_nk = contender.prob_nk[is_scored_n]
@@ -112,7 +112,7 @@ def compare(
     """Return the paired differences of the primary metric for these (method, other) names."""
     is_scored_n = truth_n >= 0
     answers = {c.name: c.prob_nk[is_scored_n].argmax(1) for c in contenders}
-    truth_n, groups = truth_n[is_scored_n], _usable(groups, is_scored_n)
+    truth_n, groups = truth_n[is_scored_n], usable_groups(groups, is_scored_n)
     score = METRICS[PRIMARY].function
     found = []
     for method, other in pairs:
@@ -126,7 +126,8 @@ def compare(
     return found
 
 
-def _usable(groups: np.ndarray | None, is_scored_n: np.ndarray) -> np.ndarray | None:
+def usable_groups(groups: np.ndarray | None, is_scored_n: np.ndarray) -> np.ndarray | None:
+    """Return the groups of the scored cells where there are enough of them to be drawn whole, else nothing."""
     if groups is None or len(np.unique(groups[is_scored_n])) < 5:
         return None
     return groups[is_scored_n]
@@ -134,7 +135,7 @@ def _usable(groups: np.ndarray | None, is_scored_n: np.ndarray) -> np.ndarray | 
 
 def interval_note(groups: np.ndarray | None, truth_n: np.ndarray) -> str:
     """Say in words how the intervals were made."""
-    what = "cells" if _usable(groups, truth_n >= 0) is None else "whole groups"
+    what = "cells" if usable_groups(groups, truth_n >= 0) is None else "whole groups"
     return (
         f"95 % intervals: percentile bootstrap over {what}, {NUM_RESAMPLES} resamples; they speak of other cells from "
         "the same source, not of other laboratories or training seeds."

@@ -122,7 +122,7 @@ def _certainty(evaluation: Evaluation, model: Method, baseline: Method) -> str:
 
 def _bounds(evaluation: Evaluation) -> list[str]:
     name = evaluation.primary_metric
-    found = {method.bound: method for method in reversed(evaluation.methods) if method.bound}
+    found = {method.bound: method for method in reversed(evaluation.methods) if method.bound and name in method.scores}
     words = [
         f"the {kind}, {found[kind].name}, {format_score(found[kind].scores[name])}"
         for kind in ("floor", "roof")

@@ -1,75 +1,28 @@
 """Score denoised cells beside simple ways to denoise, over a range of read depths.
 
 Deep cells are thinned (each molecule kept with the same chance), every method answers for the deep cell from what is
-left, and is held against it: see `cellwright.metrics.depth`. The floor is the mean of the training cells. The roof is
-the deep cell drawn anew, as a second sequencing of the same depth would give it: a method can do better than that by
-smoothing, since the deep cell's own noise cannot be predicted, but only where that noise is most of what is scored.
+left (`cellwright.evaluate.depth_cases`), and is held against it: see `cellwright.metrics.depth`. The floor is the mean
+of the training cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
+from cellwright.baselines.counts import counts_of
 from cellwright.baselines.denoising import DENOISING_BASELINES
-from cellwright.metrics import DENOISING_METRICS, METRICS, bootstrap_interval, percentiles, resampled_denoising
-from cellwright.protocols import CellSource, DepthTokenizer
-from cellwright.tokens.depth import thin_counts
-from cellwright.types import CellBatch, Draw
+from cellwright.evaluate.depth_cases import ROOF, DepthCase, deep_values
+from cellwright.metrics import DENOISING_METRICS, METRICS, percentiles, resampled_denoising, resampled_labels
 
 NUM_RESAMPLES = 1000
-ROOF = "deep_again"
 CLUSTER_METRICS = ("nmi", "ari")
 NUM_CLUSTER_COMPONENTS = 20
 NUM_CLUSTERS = 8
 """Clusters of the deep cells, where the cells have no labels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DepthCase:
-    """Query cells at one depth, and what is known of them."""
-
-    share: float
-    """Part of the molecules that the methods see."""
-    deep: CellBatch
-    """Raw counts of the cells as they were read."""
-    shallow: CellBatch
-    """The same cells thinned."""
-    gene_ids: np.ndarray
-    """Genes that are scored, int64 ``[g]``."""
-    label_n: np.ndarray | None = None
-    """Type codes, -1 = not known; ``None`` = clusters of the deep cells take their place."""
-    groups_n: np.ndarray | None = None
-    """Donor or study codes, for intervals; ``None`` = cells are drawn."""
-
-    def __post_init__(self):
-        if len(self.deep) != len(self.shallow) or not np.array_equal(self.deep.row_n, self.shallow.row_n):
-            raise ValueError("deep and shallow cells must be the same cells in the same order")
-
-
-class ThinnedCells:
-    """The cells of a source with a share of their molecules (a `CellSource`); the same cells whenever they are read."""
-
-    def __init__(self, source: CellSource, share: float, *, seed: int):
-        self.vocab, self.state = source.vocab, source.state
-        self._source, self._share, self._draw = source, share, Draw(seed)
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def read(self, rows: np.ndarray) -> CellBatch:
-        """Return the cells at these positions, thinned."""
-        cells = self._source.read(rows)
-        return thin_counts(cells, np.full(len(cells), self._share), self._draw)
-
-
-def recounted(cells: CellBatch, tokenize: DepthTokenizer) -> CellBatch:
-    """Return the cells with totals as a model counts them, so that all methods answer on its scale."""
-    return replace(cells, total_n=tokenize.depth_of(cells))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,61 +47,18 @@ class DenoisingRow:
         return asdict(self)
 
 
-def baseline_answers(
-    train: CellBatch, case: DepthCase, *, seed: int, names: Sequence[str] | None = None
-) -> dict[str, np.ndarray]:
-    """Let every baseline that is installed answer for the case, the roof among them.
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A score and what it is on resamples of the cells, which are the same for every method and depth."""
 
-    Parameters
-    ----------
-    train
-        Deep cells that share none with the query cells.
-    names
-        Some baselines only; one that is not installed is then an error.
+    value: float
+    value_r: np.ndarray
 
-    Raises
-    ------
-    ValueError
-        A name that is in no table, or one whose package is not installed.
-    """
-    chosen = [name for name, entry in DENOISING_BASELINES.items() if entry.is_available] if names is None else names
-    answers = {}
-    for name in chosen:
-        if name not in DENOISING_BASELINES:
-            raise ValueError(f"no denoising baseline {name!r}; there are {', '.join(DENOISING_BASELINES)}")
-        entry = DENOISING_BASELINES[name]
-        if not entry.is_available:
-            raise ValueError(f"the baseline {name!r} needs a package that is not installed: {entry.install}")
-        answers[name] = entry.denoise(train, case.shallow, case.gene_ids, target_total_n=case.deep.total_n, seed=seed)
-    answers[ROOF] = drawn_again(case.deep, case.gene_ids, seed=seed)
-    return answers
-
-
-def drawn_again(deep: CellBatch, gene_ids: np.ndarray, *, seed: int) -> np.ndarray:
-    """Draw as many molecules as each cell has from its own shares of them: float32 log values ``[n, g]``."""
-    generator = np.random.default_rng(seed)
-    count_ng = counts_of(deep, gene_ids).toarray()
-    again_ng = np.empty(count_ng.shape)
-    for i, (own_g, total) in enumerate(zip(count_ng, np.rint(deep.total_n).astype(np.int64), strict=True)):
-        share_g = own_g / max(total, 1)
-        again_ng[i] = generator.multinomial(total, np.append(share_g, max(1 - share_g.sum(), 0)))[:-1]
-    return _log_values(again_ng, deep.total_n).astype(np.float32)
-
-
-def counts_of(cells: CellBatch, gene_ids: np.ndarray) -> sp.csr_matrix:
-    """Return counts of these genes, float64 CSR ``[n, g]``."""
-    width = int(max(cells.gene_z.max(initial=-1), np.max(gene_ids))) + 1
-    entries = (cells.value_z.astype(np.float64), cells.gene_z, cells.indptr_n1)
-    return sp.csr_matrix(entries, shape=(len(cells), width))[:, gene_ids]
-
-
-def deep_values(cells: CellBatch, gene_ids: np.ndarray) -> np.ndarray:
-    """Return log1p of counts per 10,000 (of each cell's ``total_n``), float64 ``[n, g]``."""
-    return _log_values(counts_of(cells, gene_ids).toarray(), cells.total_n)
-
-
-def _log_values(count_ng: np.ndarray, total_n: np.ndarray) -> np.ndarray:
-    return np.log1p(1e4 * count_ng / np.where(total_n > 0, total_n, 1.0)[:, None])
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The middle 95 % of the resamples, widened where need be to hold the score itself."""
+        low, high = percentiles(self.value_r)
+        return min(low, self.value), max(high, self.value)
 
 
 def score_denoised(
@@ -173,32 +83,54 @@ def score_denoised(
 
     Returns
     -------
-    One row for each method and metric: those of `cellwright.metrics.DENOISING_METRICS`, and ``nmi`` and ``ari`` of
-    clusters (`cluster_codes`) against the labels. The roof has no ``held_out_deviance``: it has seen those molecules.
+    One row for each method and metric, see `draw_scores`.
+    """
+    drawn = draw_scores(answers, case, background_g, seed=seed, num_resamples=num_resamples)
+    return [
+        depth_row(method, role_of(method, models), case, metric, score)
+        for method, scores in drawn.items()
+        for metric, score in scores.items()
+    ]
+
+
+def role_of(method: str, models: Sequence[str]) -> str:
+    """Return what a method is in the comparison: model, baseline, floor or roof."""
+    return "model" if method in models else "roof" if method == ROOF else DENOISING_BASELINES[method].role
+
+
+def draw_scores(
+    answers: Mapping[str, np.ndarray],
+    case: DepthCase,
+    background_g: np.ndarray,
+    *,
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, dict[str, Drawn]]:
+    """Return method -> metric -> score with resamples.
+
+    Metrics are those of `cellwright.metrics.DENOISING_METRICS`, and ``nmi`` and ``ari`` of clusters (`cluster_codes`)
+    against the labels. The roof has no ``held_out_deviance``: it has seen those molecules.
     """
     truth_ng = deep_values(case.deep, case.gene_ids)
     held_out_ng = (counts_of(case.deep, case.gene_ids) - counts_of(case.shallow, case.gene_ids)).toarray()
     if held_out_ng.min(initial=0) < 0:
         raise ValueError("shallow cells hold molecules that the deep ones lack; thin the deep cells")
     label_n = _labels(case, truth_ng, seed)
-    rows = []
+    how = {"num_resamples": num_resamples, "seed": seed}
+    found: dict[str, dict[str, Drawn]] = {}
     for method, value_ng in answers.items():
-        role = "model" if method in models else "roof" if method == ROOF else DENOISING_BASELINES[method].role
         scores = {}
-        for metric in DENOISING_METRICS:
+        for metric, entry in DENOISING_METRICS.items():
             if metric == "held_out_deviance":
                 if method == ROOF or not held_out_ng.any():
                     continue
                 arrays = (value_ng, held_out_ng, background_g)
             else:
                 arrays = (value_ng, truth_ng)
-            value_r = resampled_denoising(
-                metric, *arrays, groups_n=case.groups_n, num_resamples=num_resamples, seed=seed
-            )
-            scores[metric] = (DENOISING_METRICS[metric].function(*arrays), percentiles(value_r))
-        scores |= _cluster_scores(value_ng, label_n, case, seed, num_resamples)
-        rows += [_row(method, role, case, metric, score) for metric, score in scores.items()]
-    return rows
+            value_r = resampled_denoising(metric, *arrays, groups_n=case.groups_n, **how)
+            scores[metric] = Drawn(entry.function(*arrays), value_r)
+        found[method] = scores | _cluster_scores(value_ng, label_n, case, how)
+    return found
 
 
 def cluster_codes(value_ng: np.ndarray, num_clusters: int, *, seed: int) -> np.ndarray:
@@ -223,36 +155,33 @@ def _labels(case: DepthCase, truth_ng: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _cluster_scores(
-    value_ng: np.ndarray, label_n: np.ndarray, case: DepthCase, seed: int, num_resamples: int
-) -> dict[str, tuple[float, tuple[float, float]]]:
+    value_ng: np.ndarray, label_n: np.ndarray, case: DepthCase, how: Mapping[str, int]
+) -> dict[str, Drawn]:
     is_known_n = label_n >= 0
     num_clusters = len(np.unique(label_n[is_known_n]))
     if num_clusters < 2:
         return {}
-    code_n = cluster_codes(value_ng[is_known_n], num_clusters, seed=seed)
-    groups_n = None if case.groups_n is None else np.asarray(case.groups_n)[is_known_n]
-    pair = (label_n[is_known_n], code_n)
+    pair = (label_n[is_known_n], cluster_codes(value_ng[is_known_n], num_clusters, seed=how["seed"]))
+    # cells as groups of one, so that the same ones are drawn for every method
+    unit_n = np.arange(len(label_n)) if case.groups_n is None else np.asarray(case.groups_n)
+    groups_n = unit_n[is_known_n]
     return {
-        metric: (
-            METRICS[metric].function(*pair),
-            bootstrap_interval(metric, *pair, groups=groups_n, num_resamples=num_resamples, seed=seed),
-        )
+        metric: Drawn(METRICS[metric].function(*pair), resampled_labels(metric, *pair, groups=groups_n, **how))
         for metric in CLUSTER_METRICS
     }
 
 
-def _row(
-    method: str, role: str, case: DepthCase, metric: str, score: tuple[float, tuple[float, float]]
-) -> DenoisingRow:
-    value, (low, high) = score
+def depth_row(method: str, role: str, case: DepthCase, metric: str, score: Drawn) -> DenoisingRow:
+    """Return a score as a row."""
+    low, high = score.interval
     return DenoisingRow(
         method=method,
         role=role,
         share=case.share,
         metric=metric,
-        value=value,
-        low=min(low, value),
-        high=max(high, value),
+        value=score.value,
+        low=low,
+        high=high,
         best=(DENOISING_METRICS | METRICS)[metric].best,
         num_cells=len(case.deep),
         num_genes=len(case.gene_ids),

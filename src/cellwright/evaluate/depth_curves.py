@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cellwright.evaluate.denoising import DenoisingRow
+from cellwright.evaluate.measures import metric_label
 from cellwright.evaluate.style import BASELINE, MODEL, PALETTE, WIDTH, house_style, place_axes, shorten, svg
 from cellwright.metrics import DENOISING_METRICS, METRICS
 
@@ -74,7 +75,7 @@ def _curves(
             at, [row.low for row in own], [row.high for row in own], color=colour, alpha=0.12, linewidth=0
         )
     better = "higher" if (DENOISING_METRICS | METRICS)[metric].is_higher_better else "lower"
-    axes.set_title(metric.replace("_", " "))
+    axes.set_title(metric_label(metric))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(list(shares)))
     axes.xaxis.set_minor_locator(NullLocator())

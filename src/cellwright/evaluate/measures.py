@@ -20,9 +20,35 @@ _LABELS = {
     "macro_f1_present": "macro-F1, true classes",
     "weighted_f1": "weighted-F1",
     "e_distance": "E-distance",
+    "feature_pearson": "Pearson's r",
+    "feature_spearman": "Spearman's rho",
+    "feature_rmse": "RMSE",
     "c2st_auroc": "C2ST AUROC",
+    "auprc_ratio": "AUPRC ratio",
+    "target_auroc": "target AUROC",
+    "avg_bio": "AvgBIO",
+    "avg_batch": "AvgBATCH",
+    "asw_label": "ASW types",
+    "asw_batch": "ASW batches",
+    "clisi": "cLISI",
+    "ilisi": "iLISI",
+    "pcr_comparison": "PCR comparison",
+    "expressed_mae": "MAE where expressed",
+    "expressed_relative_error": "relative error",
+    "expressed_squared_relative_error": "squared relative error",
+    "silent_mae": "MAE where silent",
+    "cell_pearson": "Pearson within cells",
+    "gene_pearson": "Pearson within genes",
+    "held_out_deviance": "held-out deviance",
+    "filled_mse": "MSE",
+    "filled_mae": "MAE",
+    "filled_gene_pearson": "Pearson by gene",
+    "filled_cell_spearman": "Spearman by cell",
+    "within_drug_pearson": "Pearson within drugs",
+    "cell_auroc": "AUROC of cells",
+    "bulk_auroc": "AUROC of held-out bulk",
 }
-_CAPITALS = ("nmi", "ari", "ece", "mmd")
+_CAPITALS = ("nmi", "ari", "ece", "mmd", "bras", "rmse", "mse")
 
 
 class Measure(Config):

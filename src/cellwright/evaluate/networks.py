@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from cellwright.baselines.networks import NETWORK_BASELINES
+from cellwright.baselines.networks import NETWORK_BASELINES, NetworkData
 from cellwright.config import versions
 from cellwright.data.cells import Cells
 from cellwright.evaluate.evaluation import Evaluation
 from cellwright.evaluate.measures import measures_of
-from cellwright.evaluate.parts import Cost, Difference, Method, Provenance, Score, Section, Table
+from cellwright.evaluate.parts import Cost, Difference, Method, Picture, Provenance, Score, Section, Table
 from cellwright.evaluate.study import cells_sha256, machine, peak_memory_gb
 from cellwright.metrics import NETWORK_METRICS, percentiles
 from cellwright.tasks.grn import RankedTargets, score_targets, without_self
@@ -42,8 +42,16 @@ class NetworkStudy:
     rankings: Mapping[str, RankedTargets]
     """Name of the method -> ranking; all of the same genes and regulators, the first is the main one."""
     what: Mapping[str, str]
+    by: Literal["vectors", "attention"] = "vectors"
+    """What rankings are made from; it decides what a reader is warned of."""
     known: Mapping[str, np.ndarray]
     """Regulator -> bool ``[g]``, see `cellwright.tasks.grn.scorable`."""
+    listed_rg: np.ndarray | None = None
+    """Regulators of ``known``: see `cellwright.tasks.grn.listed_elsewhere`."""
+    control: np.ndarray | None = None
+    """Rows of control cells, where there are two conditions."""
+    perturbed: Sequence[np.ndarray] | None = None
+    """Rows of perturbed cells, one array a regulator of ``known``."""
     modules: Sequence[Sequence[str]] = ()
     enrichment: Sequence[Enrichment] = ()
     seed: int = 0
@@ -68,7 +76,7 @@ def evaluate_networks(study: NetworkStudy) -> Evaluation:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=(
             f"Targets of {len(regulators)} regulators among {len(genes):,} genes, ranked by {main} and by "
-            f"{len(NETWORK_BASELINES)} simple ways, against {num_pairs:,} known targets."
+            f"{len(rankings) - len(study.rankings)} simple ways, against {num_pairs:,} known targets."
         ),
         summary=tuple(study.notes),
         measures=measures_of(NETWORK_METRICS),
@@ -77,7 +85,11 @@ def evaluate_networks(study: NetworkStudy) -> Evaluation:
         differences=_differences(main, scores, regulators, draws_rn),
         interval_note=f"95 % percentile bootstrap over regulators, {NUM_RESAMPLES:,} resamples",
         contracts=(Section(heading="Data", lines=tuple(study.source.contract.lines())),),
-        sections=(_top_section(study.rankings[main], regulators), *_module_sections(study)),
+        sections=(
+            _regulator_section(methods, study.known),
+            _top_section(study.rankings[main], regulators, study.by),
+            *_module_sections(study),
+        ),
         provenance=Provenance(
             versions=versions(),
             seed=study.seed,
@@ -91,18 +103,34 @@ def evaluate_networks(study: NetworkStudy) -> Evaluation:
         limitations=(
             "Tables of targets list what was looked for: a gene that is not in them may be a target all the same.",
             "Known targets come from other cells than these; a network need not be at work here.",
-            "Nearness has no direction and no sign.",
+            *_OF_KIND[study.by],
         ),
     )
 
 
+_OF_KIND = {
+    "vectors": ("Nearness has no direction and no sign.",),
+    "attention": (
+        "Attention says what a network looks at, not what regulates what, and has no sign.",
+        "Ranks of scores before the softmax: what the network makes of them is not seen.",
+    ),
+}
+
+
 def _baselines(study: NetworkStudy, genes: Sequence[str], regulators: Sequence[str]) -> dict[str, RankedTargets]:
-    logcp10k_ng = study.source.logcp10k(study.source.vocab.ids(genes))
     at = {gene: g for g, gene in enumerate(genes)}
-    columns = [at[name] for name in regulators]
+    data = NetworkData(
+        logcp10k_ng=study.source.logcp10k(study.source.vocab.ids(genes)),
+        regulators=[at[name] for name in regulators],
+        listed_rg=study.listed_rg,
+        control=study.control,
+        perturbed=study.perturbed,
+        seed=study.seed,
+    )
     return {
-        name: without_self(regulators, genes, baseline.rank(logcp10k_ng, columns, seed=study.seed))
+        name: without_self(regulators, genes, baseline.rank(data))
         for name, baseline in NETWORK_BASELINES.items()
+        if baseline.is_possible(data)
     }
 
 
@@ -151,13 +179,30 @@ def _differences(
     return tuple(found)
 
 
-def _top_section(ranked: RankedTargets, regulators: Sequence[str]) -> Section:
+def _regulator_section(methods: Sequence[Method], known: Mapping[str, np.ndarray]) -> Section:
+    """Draw the primary score of each regulator, for the main ranking and the baselines."""
+    from cellwright.evaluate.network_figures import regulators_figure
+
+    order = sorted(known, key=lambda name: -int(known[name].sum()))[:_SHOWN]
+    note = f"The {_SHOWN} of {len(known)} regulators with the most known targets. " if len(known) > _SHOWN else ""
+    picture = Picture(
+        name="regulators",
+        alt="Score of each regulator by the main ranking and by simple ways",
+        svg=regulators_figure(methods, {name: int(known[name].sum()) for name in order}, PRIMARY),
+    )
+    note += (
+        "Known targets among the genes stand in brackets. The line is at 1; a random order lies above it where targets "
+        "are few, see the floor of the comparison."
+    )
+    return Section(heading="Regulators", note=note, pictures=(picture,))
+
+
+def _top_section(ranked: RankedTargets, regulators: Sequence[str], by: str) -> Section:
+    heading, column = ("Nearest genes", "ten nearest genes") if by == "vectors" else ("First genes", "first ten genes")
     top = ranked.top(10)
     rows = tuple((name, ", ".join(gene for gene, _ in top[name])) for name in regulators[:_SHOWN])
     note = f"first {_SHOWN} of {len(regulators)} regulators" if len(regulators) > _SHOWN else ""
-    return Section(
-        heading="Nearest genes", tables={"": Table(columns=("regulator", "ten nearest genes"), rows=rows, note=note)}
-    )
+    return Section(heading=heading, tables={"": Table(columns=("regulator", column), rows=rows, note=note)})
 
 
 def _module_sections(study: NetworkStudy) -> tuple[Section, ...]:

@@ -18,7 +18,7 @@ from cellwright.evaluate import annotation, evaluation
 from cellwright.evaluate.evaluation import Evaluation, Grouping
 from cellwright.evaluate.labelled import labelled_sections
 from cellwright.evaluate.measures import measures_of
-from cellwright.evaluate.parts import Cost, Curve, CurvePoint, Provenance, Section, Table
+from cellwright.evaluate.parts import Cost, Curve, CurvePoint, Difference, Method, Provenance, Section, Table
 from cellwright.evaluate.projection import umap_embedding
 
 
@@ -27,6 +27,7 @@ class AnnotationStudy:
     """What was trained on which cells, and what every method answered for the query cells."""
 
     title: str
+    task: str = "annotate"
     where: str
     """The query cells in words, for the headline."""
     how: str = "all learnt from the same cells"
@@ -72,25 +73,49 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
     differences = annotation.compare(
         study.contenders, study.truth_n, study.against, groups=study.groups_n, seed=study.seed
     )
-    cells = _drawn_cells(study)
+    return study_record(study, methods, differences, headline=_headline(study))
+
+
+def study_record(
+    study: AnnotationStudy,
+    methods: Sequence[Method],
+    differences: Sequence[Difference],
+    *,
+    headline: str,
+    interval_note: str = "",
+    sections: Sequence[Section] = (),
+    memory_gb: float | None = None,
+) -> Evaluation:
+    """Put a study whose methods are scored into one record.
+
+    Parameters
+    ----------
+    interval_note
+        How intervals were made; empty = as `annotation.score_contenders` does.
+    sections
+        Shown before those on the drawn cells.
+    memory_gb
+        Highest memory, where the process may have forgotten it.
+    """
+    cells, memory = _drawn_cells(study), peak_memory_gb()
     return Evaluation(
         title=study.title,
-        task="annotate",
+        task=study.task,
         dataset=study.dataset or study.query.contract.source,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        headline=_headline(study),
+        headline=headline,
         summary=study.summary,
         measures=measures_of(annotation.SHOWN),
         primary_metric=annotation.PRIMARY,
         methods=tuple(methods),
         differences=tuple(differences),
-        interval_note=annotation.interval_note(study.groups_n, study.truth_n),
+        interval_note=interval_note or annotation.interval_note(study.groups_n, study.truth_n),
         classes=study.classes,
         cells=cells,
         cells_method=study.main,
         contracts=tuple(Section(heading=name, lines=tuple(c.lines())) for name, c in study.contracts.items()),
-        curves=tuple(_curve(name, stage, fit) for name, (stage, fit) in study.fits.items()),
-        sections=labelled_sections(cells, study.classes, study.main),
+        curves=tuple(curve_of(name, stage, fit) for name, (stage, fit) in study.fits.items()),
+        sections=(*sections, *labelled_sections(cells, study.classes, study.main)),
         tables=_tables(study),
         provenance=Provenance(
             versions=versions(),
@@ -100,7 +125,11 @@ def evaluate_study(study: AnnotationStudy) -> Evaluation:
             data_sha256=cells_sha256(study.query),
             others=dict(study.hashes),
         ),
-        cost=Cost(seconds=dict(study.seconds), machine=machine(), peak_memory_gb=peak_memory_gb()),
+        cost=Cost(
+            seconds=dict(study.seconds),
+            machine=machine(),
+            peak_memory_gb=max(filter(None, (memory, memory_gb)), default=None),
+        ),
         citations=(study.model.family.citation, *study.citations),
         licences=(study.model.family.weights_terms, *study.licences),
         limitations=study.limitations,
@@ -138,7 +167,8 @@ def _drawn_cells(study: AnnotationStudy) -> evaluation.Cells:
     )
 
 
-def _curve(name: str, stage: str, fit: Any) -> Curve:
+def curve_of(name: str, stage: str, fit: Any) -> Curve:
+    """Return the losses of a run."""
     points = [
         CurvePoint(step=int(row["step"]), train_loss=row.get("train/loss"), valid_loss=row.get("valid/loss"))
         for row in fit.history

@@ -27,6 +27,8 @@ Parts = Mapping[str, np.ndarray]
 _CHUNK_ENTRIES = 4_000_000  # entries of a table of resamples held at once: 32 MB
 _LEAST_CELLS = 3
 """A gene enters ``gene_pearson`` when so many cells express it."""
+_LARGEST_LOG = 600.0
+"""Whose exponential, summed over genes, is still a number."""
 BACKGROUND = 0.01
 """Part of the rates that ``held_out_deviance`` takes from the background: a rate of 0 would cost without end."""
 
@@ -85,7 +87,7 @@ def _within_cells(predicted_ng: Any, truth_ng: Any) -> Parts:
     )
     spread_n = (x_ng**2).sum(1)
     is_defined_n = spread_n > 1e-12
-    return {"sum": _correlation((p_ng * x_ng).sum(1), (p_ng**2).sum(1), spread_n), "num": is_defined_n.astype(float)}
+    return {"sum": correlation((p_ng * x_ng).sum(1), (p_ng**2).sum(1), spread_n), "num": is_defined_n.astype(float)}
 
 
 def _across_cells(predicted_ng: Any, truth_ng: Any) -> Parts:
@@ -103,11 +105,11 @@ def _gene_pearson(parts: Parts, count_rn: np.ndarray) -> np.ndarray:
     p_rg, x_rg, pp_rg, xx_rg, px_rg = (count_rn @ v_ng / num_r1 for v_ng in (p_ng, x_ng, p_ng**2, x_ng**2, p_ng * x_ng))
     spread_rg = xx_rg - x_rg**2
     is_defined_rg = spread_rg > 1e-12
-    r_rg = _correlation(px_rg - p_rg * x_rg, pp_rg - p_rg**2, spread_rg)
+    r_rg = correlation(px_rg - p_rg * x_rg, pp_rg - p_rg**2, spread_rg)
     return (r_rg * is_defined_rg).sum(1) / np.maximum(is_defined_rg.sum(1), 1)
 
 
-def _correlation(shared: np.ndarray, spread: np.ndarray, other: np.ndarray) -> np.ndarray:
+def correlation(shared: np.ndarray, spread: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return Pearson's r from sums of products; 0 where a side does not vary."""
     whole = np.sqrt(np.maximum(spread, 0) * np.maximum(other, 0))
     is_defined = (spread > 1e-12) & (other > 1e-12)
@@ -119,7 +121,10 @@ def _deviance(predicted_ng: Any, held_out_ng: Any, background_g: Any) -> Parts:
     background_g = np.asarray(background_g, np.float64)
     if background_g.shape != predicted_ng.shape[1:] or not (background_g >= 0).all() or not background_g.sum() > 0:
         raise ValueError(f"the background needs a rate for each of {predicted_ng.shape[1]} genes, not all of them 0")
-    rate_ng = np.expm1(predicted_ng)
+    # only ratios within a cell count, so that a network's absurd answers are scored as what they are
+    excess_n1 = np.maximum(predicted_ng.max(1, keepdims=True) - _LARGEST_LOG, 0)
+    rate_ng = np.maximum(np.exp(predicted_ng - excess_n1) - np.exp(-excess_n1), 0)
+    rate_ng = np.where(excess_n1 > 0, rate_ng, np.expm1(np.minimum(predicted_ng, _LARGEST_LOG)))
     rate_ng /= np.maximum(rate_ng.sum(1, keepdims=True), 1e-300)
     own_n1 = BACKGROUND + (1 - BACKGROUND) * (rate_ng.sum(1, keepdims=True) <= 0)  # nothing predicted: the background
     # genes that no training cell expresses get a little too
@@ -132,18 +137,19 @@ def _deviance(predicted_ng: Any, held_out_ng: Any, background_g: Any) -> Parts:
     return {"sum": np.maximum(2 * (held_out_ng * surprise_ng).sum(1), 0.0), "num": total_n1[:, 0]}
 
 
-def _mean(parts: Parts, count_rn: np.ndarray) -> np.ndarray:
+def mean_of_parts(parts: Parts, count_rn: np.ndarray) -> np.ndarray:
+    """Return the mean over resampled cells from their sums and numbers; 0 of nothing."""
     num_r = count_rn @ parts["num"]
     return np.divide(count_rn @ parts["sum"], num_r, out=np.zeros(len(num_r)), where=num_r > 0)
 
 
-expressed_mae = DepthScore(_expressed(lambda p, x: np.abs(p - x)), _mean)
-expressed_relative_error = DepthScore(_expressed(lambda p, x: np.abs(p - x) / x), _mean)
-expressed_squared_relative_error = DepthScore(_expressed(lambda p, x: (p - x) ** 2 / x), _mean)
-silent_mae = DepthScore(_silent, _mean)
-cell_pearson = DepthScore(_within_cells, _mean)
+expressed_mae = DepthScore(_expressed(lambda p, x: np.abs(p - x)), mean_of_parts)
+expressed_relative_error = DepthScore(_expressed(lambda p, x: np.abs(p - x) / x), mean_of_parts)
+expressed_squared_relative_error = DepthScore(_expressed(lambda p, x: (p - x) ** 2 / x), mean_of_parts)
+silent_mae = DepthScore(_silent, mean_of_parts)
+cell_pearson = DepthScore(_within_cells, mean_of_parts)
 gene_pearson = DepthScore(_across_cells, _gene_pearson)
-held_out_deviance = DepthScore(_deviance, _mean)
+held_out_deviance = DepthScore(_deviance, mean_of_parts)
 
 _INF, _UNIT = float("inf"), "log1p of counts per 10,000"
 _TABLE = (

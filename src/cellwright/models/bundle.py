@@ -22,6 +22,7 @@ from cellwright.config import Config, did_you_mean, versions
 from cellwright.files import atomic_path, sha256_file, write_json
 from cellwright.models.families import FAMILIES
 from cellwright.models.inputs import InputConfig
+from cellwright.models.sizes import check_fits
 from cellwright.protocols import Family, Tokenizer
 from cellwright.vocab import GeneVocab
 
@@ -83,6 +84,15 @@ class Model:
     def key(self) -> str:
         """Name of the embedding slot, for instance ``X_scGPT``."""
         return f"X_{self.family.title}"
+
+    @property
+    def tech_batches(self) -> tuple[str, ...]:
+        """Names of the sequencing batches that the network must be told of, in the order of its codes.
+
+        Empty for a network that takes none. A published checkpoint does not say the names; they are the numbers then.
+        """
+        num = getattr(self.config, "num_known_batches", 0)
+        return tuple(self.origin.get("tech_batches", {}).get("names") or map(str, range(num))) if num else ()
 
     @property
     def num_parameters(self) -> int:
@@ -193,7 +203,8 @@ class Model:
 
 
 def build_network(family: Family, config: Config, vocab: GeneVocab, seed: int) -> nn.Module:
-    """Assemble an untrained network; the same seed gives the same weights."""
+    """Assemble an untrained network; the same seed gives the same weights. One too large for the machine is refused."""
+    check_fits(config.num_weights(len(vocab)), f"a {family.title} network")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return family.build(config, vocab)

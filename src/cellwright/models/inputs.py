@@ -24,6 +24,15 @@ class InputConfig(Config):
     """Genes that are fed, by vocabulary name; ``None`` = all."""
     genes: Literal["expressed", "panel"] = "expressed"
     """Whether cells are fed the genes that they express, or all of the panel, silent ones with value 0."""
+    conditions: dict[str, dict[str, str]] = {}
+    """Kinds of conditions that genes are told with (families that know them), in the order of the network's tables:
+    kind -> gene -> category, for what is known of a gene whatever the cell (a pathway it belongs to); an empty table =
+    told by each cell (`cellwright.types.CellBatch.flags`). No kind at all = ``perturbed``, told by each cell."""
+    modalities: tuple[str, ...] = ()
+    """Names of the modalities in the order of their ids (families that tell modalities apart): each token carries that
+    of its name (``protein:CD4``; genes are ``rna``), and values are binned within cell and modality."""
+    unbinned: tuple[str, ...] = ()
+    """Modalities whose values are fed as they are, times ten, and not as bins; ``modalities`` names them too."""
     gene_order: Literal["reverse", "forward", "shuffle"] = "reverse"
     """Order of genes in a sentence (families that read sentences): by descending vocabulary id (published inference),
     ascending, or shuffled by seed and cell."""

@@ -20,7 +20,7 @@ from cellwright.files import read_json, sha256_file
 from cellwright.models.bundle import FORMAT_VERSION, LoadReport, Model
 from cellwright.models.families import FAMILIES
 from cellwright.models.inputs import InputConfig
-from cellwright.nn.heads import ClassHead
+from cellwright.nn.heads import ClassHead, ErrorHead, build_head
 from cellwright.protocols import Family
 from cellwright.vocab import GeneVocab
 
@@ -215,15 +215,16 @@ def _read_record(place: Path) -> dict[str, Any]:
     return record
 
 
-def _head(width: int, name: str, head: Any, place: Path) -> ClassHead:
+def _head(width: int, name: str, head: Any, place: Path) -> ClassHead | ErrorHead:
     try:
-        built, classes = ClassHead(width, **head["options"]).eval(), [str(label) for label in head["classes"]]
+        built, classes = build_head(width, head["options"]).eval(), [str(label) for label in head["classes"]]
     except (*_UNFIT, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise ValueError(f"{place}/config.json: head {name!r} cannot be built ({reason}); was it edited?") from None
-    if len(classes) not in (0, built.options["num_classes"]):
+    num_classes = built.options.get("num_classes", 0)
+    if len(classes) not in (0, num_classes):
         raise ValueError(
-            f"{place}/config.json: head {name!r} has {built.options['num_classes']} classes and {len(classes)} names "
+            f"{place}/config.json: head {name!r} has {num_classes} classes and {len(classes)} names "
             "for them; was it edited?"
         )
     return built

@@ -3,12 +3,14 @@
 Source: scGPT's published decoders. Published names: `ExpressionHead` = ExprDecoder, `AffineHead` =
 AffineExprDecoder, `CellValueHead` = MVCDecoder (objective GEPC), `ClassHead` = ClsDecoder and, reversed,
 AdversarialDiscriminator. What the published code calls ``zero_probs`` is the probability of *not* being zero; here
-it is ``expressed``.
+it is ``expressed``. `ErrorHead` is ours: no published code says how sure a predicted value is.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -115,16 +117,16 @@ class CellValueHead(nn.Module):
     """Value of each gene from the cell embedding and the gene alone; four published ways of asking.
 
     inner product: ``(W q_j) . c`` with ``q_j = sigmoid(Linear(gene_j))``; with ", detach" the gene embedding gets no
-    gradient. concat query / sum query: a small network on ``[c, q_j]`` / ``c + q_j``; these have no gate.
+    gradient. concat query / sum query: a small network on ``[c, q_j]`` / ``c + q_j``. The published code runs these two
+    without a gate and on cells as wide as genes only; here the gate is a second answer of the small network.
     """
 
     def __init__(self, gene_width: int, cell_width: int, style: CellStyle = "inner product", *, has_gate: bool = False):
         super().__init__()
         self.style = style
         is_product = style.startswith("inner product")
-        if has_gate and not is_product:
-            raise ValueError(f"cell_value style {style!r} has no zero gate; use 'inner product'")
-        self.query = nn.Linear(gene_width, 64 if style == "concat query" else gene_width)
+        query_width = {"concat query": 64, "sum query": cell_width}.get(style, gene_width)
+        self.query = nn.Linear(gene_width, query_width)
         if is_product:
             self.project = nn.Linear(gene_width, cell_width, bias=False)
             self.gate = nn.Linear(gene_width, cell_width) if has_gate else None
@@ -132,6 +134,7 @@ class CellValueHead(nn.Module):
             self.linear1 = nn.Linear(cell_width + 64 if style == "concat query" else cell_width, 64)
             self.activation = nn.PReLU()
             self.linear2 = nn.Linear(64, 1)
+            self.gate = nn.Linear(64, 1) if has_gate else None
 
     def forward(self, cell_nd: Tensor, gene_ntd: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
         """Return predicted values and expressed probabilities (or ``None``), each ``[n, t]``."""
@@ -144,7 +147,9 @@ class CellValueHead(nn.Module):
             expressed_nt = None if self.gate is None else torch.sigmoid((self.gate(query_ntd) * cell_ntd).sum(-1))
             return value_nt, expressed_nt
         joined_ntd = torch.cat([cell_ntd, query_ntd], -1) if self.style == "concat query" else cell_ntd + query_ntd
-        return self.linear2(self.activation(self.linear1(joined_ntd)))[..., 0], None
+        hidden_ntd = self.activation(self.linear1(joined_ntd))
+        expressed_nt = None if self.gate is None else torch.sigmoid(self.gate(hidden_ntd)[..., 0])
+        return self.linear2(hidden_ntd)[..., 0], expressed_nt
 
 
 class WordHead(nn.Module):
@@ -207,3 +212,34 @@ class ClassHead(nn.Module):
         """``[n, d] -> [n, k]``."""
         cell_nd = reverse_gradient(cell_nd) if self.kind == "domain" else cell_nd
         return self.out(self.trunk(cell_nd))
+
+
+class ErrorHead(nn.Module):
+    """Natural logarithm of the squared error to be expected of each token's predicted value, from its hidden state."""
+
+    FIRST = 100.0
+    """Squared error that a fresh head expects of everything: too high is soon corrected, while from too low the first
+    gradients would drown those of the network beside it (bins 0 .. 50 have squared errors of some hundreds)."""
+
+    def __init__(self, num_in: int):
+        super().__init__()
+        self.net = _expression_net(num_in, num_in)
+        nn.init.constant_(self.net[-1].bias, math.log(self.FIRST))
+
+    @property
+    def options(self) -> dict[str, int | str]:
+        """What is needed to build the same head again."""
+        return {"kind": "error"}
+
+    def forward(self, hidden_ntd: Tensor) -> Tensor:
+        """``[..., d] -> [...]``."""
+        return self.net(hidden_ntd)[..., 0]
+
+
+def build_head(width: int, options: Mapping[str, Any]) -> ClassHead | ErrorHead:
+    """Build the head whose ``options`` were recorded, freshly initialised; one without a kind is a `ClassHead`."""
+    if options.get("kind") != "error":
+        return ClassHead(width, **options)
+    if further := set(options) - {"kind"}:
+        raise TypeError(f"a head of the kind 'error' takes no {', '.join(sorted(further))}")
+    return ErrorHead(width)

@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 from cellwright.objectives.base import Objective
-from cellwright.objectives.cell import Domain, Label, Similarity
+from cellwright.objectives.cell import Contrast, Domain, Label, Similarity
+from cellwright.objectives.confidence import ExpectedError
 from cellwright.objectives.depth import ReadDepth
 from cellwright.objectives.entity import NextEntity, NextLevel
+from cellwright.objectives.modalities import ModalityMask
 from cellwright.objectives.sentences import CSentence
-from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
+from cellwright.objectives.value import CellValue, CellZeroGate, MaskedValue, PromptedValue, ZeroGate
 from cellwright.objectives.views import Clean, GenerativeSplit, RandomMask
 from cellwright.objectives.word_label import WordLabel
 
 VIEWS = {
     "clean": Clean,
     "random_mask": RandomMask,
+    "modality_mask": ModalityMask,
     "generative_split": GenerativeSplit,
     "c_sentence": CSentence,
     "read_depth": ReadDepth,
@@ -28,13 +31,16 @@ TERMS = {
     "cell_value": CellValue,
     "prompted_value": PromptedValue,
     "zero_gate": ZeroGate,
+    "cell_zero_gate": CellZeroGate,
+    "expected_error": ExpectedError,
     "next_entity": NextEntity,
     "next_level": NextLevel,
     "label": Label,
     "word_label": WordLabel,
     "similarity": Similarity,
+    "contrast": Contrast,
     "domain": Domain,
 }
-"""Name -> term class; `Label`, `WordLabel` and `Domain` also take the head that they own."""
+"""Name -> term class; `Label`, `WordLabel`, `Domain` and `ExpectedError` also take the head that they own."""
 
 __all__ = ["TERMS", "VIEWS", "Objective"]

@@ -15,11 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from cellwright.config import did_you_mean
+from cellwright.nn.blocks import has_dropout
 from cellwright.protocols import CellModel, Term, Tokenizer, View
 from cellwright.types import CellBatch, Draw, LossReport, ModelOutput, Targets
 
 PROMPTED = "prompted"
 """In a term's ``needs``: the term reads the second pass, in which the cell embedding is given as the cell prompt."""
+AGAIN = "again"
+"""In a term's ``needs``: the term reads a second pass over the same tokens, under other dropout."""
+PASSES = frozenset({PROMPTED, AGAIN})
 ALWAYS = frozenset({"hidden_ntd", "cell_nd", "layout"})
 """Fields of `ModelOutput` that every model fills."""
 
@@ -34,7 +38,8 @@ class Objective(nn.Module):
     terms
         Name -> (weight, term). The loss is the sum of weight times term. A term of weight 0 is absent: it is not
         computed and its head is not trained. A term's ``needs`` names the optional `ModelOutput` fields that it
-        reads and its ``reads`` the `Targets` fields.
+        reads and its ``reads`` the `Targets` fields. ``prompted`` or ``again`` among its needs asks for a second pass,
+        and its other needs are then fields of that one.
 
     Raises
     ------
@@ -54,23 +59,31 @@ class Objective(nn.Module):
         if not self.terms:
             raise ValueError(f"no term of {sorted(terms)} has a weight above 0; there is nothing to train for")
         self.heads = nn.ModuleDict({n: term for n, (_, term) in self.terms.items() if isinstance(term, nn.Module)})
-        self._outputs_1 = self._outputs(is_prompted=False)
-        self._outputs_2 = self._outputs(is_prompted=True)
+        self._wanted = {of: self._outputs(of) for of in ("first", *PASSES)}
 
     @property
     def needs(self) -> frozenset[str]:
         """All `ModelOutput` fields that the terms read."""
         return frozenset().union(*(term.needs for _, term in self.terms.values()))
 
-    def _outputs(self, *, is_prompted: bool) -> frozenset[str]:
-        needs = [term.needs for _, term in self.terms.values() if (PROMPTED in term.needs) == is_prompted]
-        return frozenset().union(*needs) - {PROMPTED} - ALWAYS
+    def _outputs(self, of: str) -> frozenset[str] | None:
+        """Return what is asked of the model in one pass; ``None`` = no term needs the pass."""
+        needs = [term.needs for _, term in self.terms.values() if _pass_of(term) == of]
+        if of != "first" and not needs:
+            return None
+        return frozenset().union(*needs) - PASSES - ALWAYS
 
     def check(self, model: CellModel) -> None:
         """Raise ``ValueError`` where a term asks for what the model cannot produce or the view cannot answer."""
         model_name, view_name = type(model).__name__, type(self.view).__name__
+        if self._wanted[AGAIN] is not None and not has_dropout(model):
+            names = ", ".join(name for name, (_, term) in self.terms.items() if AGAIN in term.needs)
+            raise ValueError(
+                f"{names} compares two passes under different dropout, and {model_name} has none: both would be the "
+                "same; build it with dropout above 0"
+            )
         for name, (_, term) in self.terms.items():
-            for field in sorted(term.needs - {PROMPTED} - ALWAYS - model.produces):
+            for field in sorted(term.needs - PASSES - ALWAYS - model.produces):
                 near = did_you_mean(field, model.produces) or f"; it produces {sorted(model.produces)}"
                 raise ValueError(f"term {name!r} needs {field!r}, which {model_name} does not produce{near}")
             for field in sorted(term.reads - self.view.answers):
@@ -85,7 +98,9 @@ class Objective(nn.Module):
 
         The view works on the CPU; tokens and answers then move to the model's device. When a term needs the
         prompted pass, the model runs a second time with the (detached) cell embedding of the first as the cell
-        prompt, and is asked only for what the prompted terms read (scGPT's pre-training, pass 2).
+        prompt, and is asked only for what the prompted terms read (scGPT's pre-training, pass 2). When a term needs the
+        pass ``again``, it runs a second time on the same tokens; in evaluation, where nothing is dropped, the first
+        pass is that one too.
 
         Raises
         ------
@@ -97,10 +112,15 @@ class Objective(nn.Module):
         tokens, targets = self.view(cells, tokenize, draw)
         device = _device(model)
         tokens, targets = tokens.to(device), targets.to(device)
-        out = model(tokens, outputs=self._outputs_1)
-        if any(PROMPTED in term.needs for _, term in self.terms.values()):
-            again = replace(tokens, cell_nd=out.cell_nd.detach().float())
-            out = replace(out, prompted=model(again, outputs=self._outputs_2))
+        first = self._wanted["first"]
+        if self._wanted[AGAIN] is not None and not _drops(model):
+            first |= self._wanted[AGAIN]
+        out = model(tokens, outputs=first)
+        if (wanted := self._wanted[PROMPTED]) is not None:
+            prompted = replace(tokens, cell_nd=out.cell_nd.detach().float())
+            out = replace(out, prompted=model(prompted, outputs=wanted))
+        if (wanted := self._wanted[AGAIN]) is not None:
+            out = replace(out, again=model(tokens, outputs=wanted) if _drops(model) else out)
         return self._report(out, targets, draw)
 
     def _report(self, out: ModelOutput, targets: Targets, draw: Draw) -> LossReport:
@@ -114,6 +134,15 @@ class Objective(nn.Module):
                 " lower the learning rate, or check the network's weights and the input values"
             )
         return LossReport(loss=loss, parts={name: part.detach() for name, part in parts.items()})
+
+
+def _pass_of(term: Term) -> str:
+    """Return the pass that a term's fields are of."""
+    return next(iter(term.needs & PASSES), "first")
+
+
+def _drops(model: CellModel) -> bool:
+    return bool(getattr(model, "training", False))
 
 
 def _device(model: CellModel) -> torch.device:

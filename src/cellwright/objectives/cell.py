@@ -1,6 +1,6 @@
 """Losses on whole cells.
 
-Published names (scGPT): `Label` = CLS, `Similarity` = ECS, `Domain` = DAR (code name DAB).
+Published names (scGPT): `Label` = CLS, `Similarity` = ECS, `Contrast` = CCE, `Domain` = DAR (code name DAB).
 """
 
 from __future__ import annotations
@@ -92,6 +92,34 @@ class Similarity(Config):
         is_self_nn = torch.eye(len(unit_nd), dtype=torch.bool, device=unit_nd.device)
         cosine_nn = cosine_nn.masked_fill(is_self_nn, 0.0).relu()
         return (1 - (cosine_nn - self.threshold).square()).mean()
+
+
+class Contrast(Config):
+    """Two passes over the same cell are to be alike, and unlike those of the other cells (scGPT CCE).
+
+    Cross entropy over rows of ``cos(first_i, second_k) / temperature`` with the answer ``k = i``: the two passes see
+    the same tokens and differ by dropout alone (SimCSE, Gao et al. 2021). Published weight in the loss: 10; off in
+    every published recipe.
+
+    On several devices each compares the cells of its own minibatch. (Published code gathers those of all devices; with
+    n cells a device the loss then counts more strangers, and has another scale.)
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"again"})
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    temperature: float = Field(0.5, gt=0)
+    """Divides the cosines; smaller = only the nearest strangers count."""
+
+    def __call__(self, out: ModelOutput, targets: Targets) -> Tensor:
+        """Return the scalar loss; ``ValueError`` for a minibatch of one cell, or when the model was run once only."""
+        if out.again is None:
+            raise ValueError("contrast reads a second pass over the same tokens, and the model was run once only")
+        if len(out.cell_nd) < 2:
+            raise ValueError("contrast compares cells of a minibatch, and this one has a single cell")
+        first_nd, second_nd = (nn.functional.normalize(x.cell_nd.float(), dim=1) for x in (out, out.again))
+        logits_nn = first_nd @ second_nd.T / self.temperature
+        return nn.functional.cross_entropy(logits_nn, torch.arange(len(logits_nn), device=logits_nn.device))
 
 
 class Domain(nn.Module):

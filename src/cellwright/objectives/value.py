@@ -76,20 +76,27 @@ class ZeroGate(Config):
 
     def __call__(self, out: ModelOutput, targets: Targets) -> Tensor:
         """Return the scalar loss; ``ValueError`` when nothing is scored."""
-        expressed_s, value_s = _scored(getattr(out, self._field), targets)
+        expressed_s, value_s = scored(getattr(out, self._field), targets)
         tiny = torch.finfo(expressed_s.dtype).eps
         expressed_s = _at_least_float32(expressed_s.clamp(tiny, 1 - tiny))
         likelihood_s = torch.where(value_s > 0, expressed_s.log(), torch.log1p(-expressed_s))
         return -likelihood_s.mean()
 
 
+class CellZeroGate(ZeroGate):
+    """The same for the gate of the cell embedding: both stand side by side in scGPT's integration recipe."""
+
+    of: Literal["value", "cell_value"] = "cell_value"
+    """Whose gate."""
+
+
 def _squared_error(predicted_nt: Tensor | None, targets: Targets) -> Tensor:
-    predicted_s, value_s = _scored(predicted_nt, targets)
+    predicted_s, value_s = scored(predicted_nt, targets)
     predicted_s = _at_least_float32(predicted_s)
     return (predicted_s - value_s.to(predicted_s.dtype)).square().mean()
 
 
-def _scored(predicted_nt: Tensor | None, targets: Targets) -> tuple[Tensor, Tensor]:
+def scored(predicted_nt: Tensor | None, targets: Targets) -> tuple[Tensor, Tensor]:
     """Take predictions and answers at the scored tokens, ``[s]`` each (s: scored token of any cell)."""
     if predicted_nt is None:
         raise ValueError("the model left a field empty that this loss needs; let Objective.check(model) name it")

@@ -56,7 +56,7 @@ class RandomMask(Config):
         generator = draw.generator()
         spared = 0 if self.is_special_hidden else 1
         fraction = self.fraction if isinstance(self.fraction, float) else _pick(self.fraction, generator)
-        chosen_t = _choose(tokens.layout, fraction, spared, generator)
+        chosen_t = choose_tokens(tokens.layout, fraction, spared, generator)
         chosen_nt = lay_tokens(chosen_t, tokens.layout)
         targets = Targets(
             value_nt=tokens.value_nt, is_scored_nt=chosen_nt & ~tokens.is_hidden_nt, **cell_answers(cells)
@@ -81,7 +81,7 @@ class GenerativeSplit(Config):
         """Return tokens whose layout has prompts, with unknown values hidden and scored."""
         tokens = tokenize(cells, draw)
         generator = draw.generator()
-        is_unknown_t = _choose(tokens.layout, _pick(self.fractions, generator), 1, generator)
+        is_unknown_t = choose_tokens(tokens.layout, _pick(self.fractions, generator), 1, generator)
         tokens = _prompt_first(tokens, is_unknown_t)
         is_unknown_nt = ~tokens.layout.is_prompt_nt() & ~tokens.layout.is_pad_nt()
         targets = Targets(
@@ -104,7 +104,7 @@ def _pick(fractions: tuple[float, ...], generator: Generator) -> float:
     return fractions[int(torch.randint(len(fractions), (), generator=generator))]
 
 
-def _choose(layout: Layout, fraction: float, spared: int, generator: Generator) -> Tensor:
+def choose_tokens(layout: Layout, fraction: float, spared: int, generator: Generator) -> Tensor:
     """Choose ``int(fraction * m)`` of each cell's ``m`` tokens after the first ``spared`` ones, all equally likely.
 
     Returns bool ``[t]`` in packed order.

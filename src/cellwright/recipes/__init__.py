@@ -6,17 +6,17 @@ the run. `RECIPES` is the list; ``--set train.max_steps=50`` changes any field o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellwright.config import Config, did_you_mean
-from cellwright.models import FAMILIES, Model, new_model
-from cellwright.objectives import TERMS, VIEWS, Objective
+from cellwright.models import FAMILIES, InputConfig, Model, new_model
+from cellwright.objectives.config import build_objective, build_view
 from cellwright.protocols import Family, View
-from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe
+from cellwright.recipes.config import DataConfig, Recipe
 from cellwright.recipes.scfoundation import scfoundation_pretrain, scfoundation_tiny
 from cellwright.recipes.scgpt import scgpt_demo, scgpt_pretrain, scgpt_tiny
 from cellwright.recipes.scmulan import scmulan_pretrain, scmulan_tiny
@@ -37,13 +37,6 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}{did_you_mean(name, RECIPES) or '; recipes: ' + ', '.join(RECIPES)}")
     return RECIPES[name]()
-
-
-def build_view(config: ObjectiveConfig) -> View:
-    """Build the view from its name; an unknown name is an error that offers the nearest."""
-    if config.view not in VIEWS:
-        raise ValueError(f"no view {config.view!r}{did_you_mean(config.view, VIEWS) or f'; views: {sorted(VIEWS)}'}")
-    return VIEWS[config.view].read(config.view_options, f"objective.view_options of {config.view}")
 
 
 def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str, str]:
@@ -68,24 +61,6 @@ def metadata_columns(config: DataConfig, view: View, family: Family) -> dict[str
     return given
 
 
-def build_objective(config: ObjectiveConfig, view: View | None = None) -> Objective:
-    """Build view (unless given) and terms from their names; unknown names are errors that offer the nearest."""
-    view = build_view(config) if view is None else view
-    for name in config.term_options:
-        if name not in TERMS:
-            near = did_you_mean(name, TERMS) or f"; terms: {sorted(TERMS)}"
-            raise ValueError(f"objective.term_options: no loss term {name!r}{near}")
-    terms = {}
-    for name, weight in config.terms.items():
-        if name not in TERMS:
-            raise ValueError(f"no loss term {name!r}{did_you_mean(name, TERMS) or f'; terms: {sorted(TERMS)}'}")
-        if not issubclass(TERMS[name], Config):
-            raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
-        options = config.term_options.get(name, {})
-        terms[name] = (weight, TERMS[name].read(options, f"objective.term_options of {name}"))
-    return Objective(view, terms)
-
-
 def pretrain_model(
     recipe: Recipe, data: Sequence[Any], folder: Path, *, resume: bool = False, is_progress_shown: bool = False
 ) -> tuple[Model, Any]:
@@ -106,6 +81,7 @@ def pretrain_model(
     -------
     The trained model and the `cellwright.train.run.FitResult`.
     """
+    from cellwright.data.gene_annotations import read_gene_annotations
     from cellwright.data.joined import open_together
     from cellwright.data.loader import CellLoader
     from cellwright.data.splits import split_cells
@@ -117,7 +93,7 @@ def pretrain_model(
     view = build_view(recipe.objective)
     if metadata := metadata_columns(recipe.data, view, family):
         view = view.narrowed(metadata)
-    objective = build_objective(recipe.objective, view)
+    build_objective(recipe.objective, view, width=1)  # wrong names are said before cells are read
     source = open_together(
         data,
         specials=family.specials,
@@ -130,19 +106,25 @@ def pretrain_model(
     )
     if metadata:
         check_usable(view, source)
-    model = new_model(recipe.family, source.vocab, architecture, seed=seed, inputs=recipe.inputs)
+    inputs = recipe.inputs
+    if columns := recipe.data.gene_annotations:
+        tables = read_gene_annotations(data, columns, source.vocab, layer=recipe.data.layer)
+        architecture, inputs = with_conditions(architecture, inputs, tables)
+    model = new_model(recipe.family, source.vocab, architecture, seed=seed, inputs=inputs)
     split = split_cells(source.obs, by="cells", valid=recipe.data.valid_fraction, seed=seed)
     open_run(
         folder,
         recipe.record() | {"sources": source.record(), "split": split.record()},
         resume=resume,
     )
+    objective = build_objective(recipe.objective, view, width=model.network.width, seed=seed)
     plan = TrainPlan(model.network.train(), objective, model.tokenizer(), optim=recipe.optim, seed=seed)
     loaders = [CellLoader(source, split.train, recipe.batch_size, seed=seed, drop_last=True)]
     if len(split.valid):
         loaders.append(CellLoader(source, split.valid, recipe.batch_size, seed=seed, shuffle=False))
     result = fit(plan, *loaders, config=recipe.train, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
     model.network.eval()
+    model.heads |= {name: term.head.eval() for name, term in objective.heads.items()}
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}
     if metadata:
         model.origin["pretraining"] |= {"sentences": view.lines(), "questions": view.questions()}
@@ -150,6 +132,26 @@ def pretrain_model(
             model.origin["pretraining"]["hierarchy"] = hierarchy
     model.save(folder)
     return model, result
+
+
+def with_conditions(
+    architecture: Config, inputs: InputConfig, tables: Mapping[str, Mapping[str, str]]
+) -> tuple[Config, InputConfig]:
+    """Return architecture and inputs with conditions that genes have whatever the cell: kind -> gene -> category.
+
+    Raises
+    ------
+    ValueError
+        When the family takes no conditions, or conditions are set beside.
+    """
+    if "num_conditions" not in type(architecture).model_fields:
+        raise ValueError(f"data.gene_annotations: a {type(architecture).__name__} takes no conditions of genes")
+    if architecture.num_conditions or inputs.conditions:
+        raise ValueError("data.gene_annotations sets num_conditions and inputs.conditions; leave them out")
+    first, *more = (1 + len(set(table.values())) for table in tables.values())
+    changes = [f"num_conditions={first}", "condition_pad=0", f"more_conditions={more}"]
+    conditions = {kind: dict(table) for kind, table in tables.items()}
+    return architecture.override(changes), InputConfig.read(inputs.record() | {"conditions": conditions}, "inputs")
 
 
 def told_hierarchy(model: Model, source: Any, rows: np.ndarray) -> dict[str, list[str]] | None:

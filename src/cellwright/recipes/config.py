@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cellwright.config import Config
 from cellwright.models import FAMILIES, InputConfig
+from cellwright.objectives.config import ObjectiveConfig
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 
@@ -28,19 +29,9 @@ class DataConfig(Config):
     metadata: dict[str, str | None] = {}
     """Category of words -> column of obs, for views that read words; null = the data have none. Sentences leave out
     the categories without a column."""
-
-
-class ObjectiveConfig(Config):
-    """What the model is trained for, by names of the tables in `cellwright.objectives`."""
-
-    view: str = "generative_split"
-    """Key of VIEWS."""
-    view_options: dict[str, Any] = {}
-    """Options of the view."""
-    terms: dict[str, float] = {"masked_value": 1.0, "cell_value": 1.0, "prompted_value": 1.0}
-    """Key of TERMS -> weight."""
-    term_options: dict[str, dict[str, Any]] = {}
-    """Key of TERMS -> options of the term; those of a term without weight say nothing."""
+    gene_annotations: dict[str, str] = {}
+    """Kind of condition -> column of var: what is known of genes whatever the cell (a pathway, a gene family), for
+    families that take conditions. The network gets a table for each kind."""
 
 
 class Recipe(Config):

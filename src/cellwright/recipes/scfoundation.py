@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cellwright.models import InputConfig
-from cellwright.recipes.config import DataConfig, ObjectiveConfig, Recipe, architecture
+from cellwright.objectives.config import ObjectiveConfig
+from cellwright.recipes.config import DataConfig, Recipe, architecture
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 

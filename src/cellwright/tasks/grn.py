@@ -1,9 +1,10 @@
-"""Gene regulatory networks from vectors of genes: which genes stand near a regulator.
+"""Gene regulatory networks: rankings of targets from vectors of genes (which stand near a regulator), and their scores.
 
 Sources: scFoundation (Hao et al., Nature Methods 2024: cosine of mean context embeddings, the nearest genes of each
 regulator), scGPT (Cui et al., Nature Methods 2024: cosine network of the gene table). Nearness has no direction and no
 sign: regulator and target change places, and activation looks like repression. In the notebook published with
-scFoundation every regulator received the targets of the first one; here each is ranked by its own vector.
+scFoundation every regulator received the targets of the first one; here each is ranked by its own vector. Rankings from
+attention are in `cellwright.tasks.attention`.
 """
 
 from __future__ import annotations
@@ -86,6 +87,22 @@ def scorable(
             f"has {min_targets} targets there; give more genes or lower min_targets"
         )
     return kept
+
+
+def listed_elsewhere(
+    targets: Mapping[str, frozenset[str]], regulators: Sequence[str], genes: Sequence[str]
+) -> np.ndarray:
+    """Return int64 ``[r, g]``: how many regulators of the table, this one not counted, have the gene as a target."""
+    at = {gene: g for g, gene in enumerate(genes)}
+    num_g = np.zeros(len(genes), np.int64)
+    own_rg = np.zeros((len(regulators), len(genes)), np.int64)
+    rows = {name: row for row, name in enumerate(regulators)}
+    for name, some in targets.items():
+        columns = [at[gene] for gene in some if gene in at]
+        num_g[columns] += 1
+        if name in rows:
+            own_rg[rows[name], columns] = 1
+    return num_g - own_rg
 
 
 def score_targets(ranked: RankedTargets, known: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:

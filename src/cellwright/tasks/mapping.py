@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,11 @@ from cellwright.tasks.annotate import UNASSIGNED, check_threshold
 from cellwright.tasks.neighbors import Method, Metric, Neighbors, leave_one_out, unit_length
 
 FORMAT_VERSION = 1
-_EMBEDDING, _LABELS, _RECORD = "embedding.npy", "labels.npz", "index.json"
+EXACT_CELLS = 200_000
+"""Largest reference that is searched exactly where the method is left to the size."""
+SPREAD_CELLS = 10_000
+"""Most reference cells whose distance to their own neighbours is taken: from so many, shares are known to 0.01."""
+_EMBEDDING, _LABELS, _LISTS, _RECORD = "embedding.npy", "labels.npz", "lists.faiss", "index.json"
 
 
 class IndexConfig(Config):
@@ -30,8 +34,8 @@ class IndexConfig(Config):
 
     metric: Metric = "cosine"
     """cosine | euclidean. Published scGPT: Euclidean on embeddings of length 1, which orders cells as cosine does."""
-    method: Method = "exact"
-    """exact | approximate (faiss, for references of millions of cells)."""
+    method: Literal["auto"] | Method = "auto"
+    """exact | approximate (faiss, for references of millions of cells) | auto (exact up to 200,000 cells)."""
     num_neighbors: int = Field(10, ge=1)
     """Reference cells that vote (published: 10)."""
 
@@ -53,7 +57,8 @@ class ReferenceIndex:
     labels: dict[str, Labels]
     config: IndexConfig
     spread_m: np.ndarray
-    """float32 ``[m]``, ascending: mean distance of each reference cell to its own neighbours (itself left out)."""
+    """float32, ascending: mean distance of reference cells to their own neighbours (themselves left out); of all cells,
+    or of 10,000 drawn among more."""
     origin: dict[str, Any]
     """Which model embedded which cells."""
 
@@ -67,13 +72,17 @@ class ReferenceIndex:
             np.save(draft / _EMBEDDING, self.neighbors.reference_md, allow_pickle=False)
             codes = {f"code_{i}": some.code_m for i, some in enumerate(self.labels.values())}
             np.savez(draft / _LABELS, allow_pickle=False, spread=self.spread_m, **codes)
+            files = [_EMBEDDING, _LABELS]
+            if self.config.method == "approximate":  # making them takes a minute for a million cells
+                self.neighbors.save_lists(draft / _LISTS)
+                files.append(_LISTS)
             record = {
                 "format": "cellwright reference index",
                 "format_version": FORMAT_VERSION,
                 "config": self.config.record(),
                 "labels": [{"column": column, "names": list(some.names)} for column, some in self.labels.items()],
                 "origin": self.origin,
-                "sha256": {name: sha256_file(draft / name) for name in (_EMBEDDING, _LABELS)},
+                "sha256": {name: sha256_file(draft / name) for name in files},
                 "versions": versions(),
             }
             write_json(draft / _RECORD, record)
@@ -103,6 +112,8 @@ def build_index(
         When numbers are not finite, labels do not fit the cells or are all missing, or there are too few cells.
     """
     config = config or IndexConfig()
+    if config.method == "auto":
+        config = config.model_copy(update={"method": "exact" if len(embedding_md) <= EXACT_CELLS else "approximate"})
     if not np.isfinite(embedding_md).all():
         raise ValueError("the reference embedding has numbers that are not finite")
     for column, some in labels.items():
@@ -112,7 +123,8 @@ def build_index(
             raise ValueError(f"no reference cell has a {column!r}; choose another column")
     embedding_md = unit_length(embedding_md) if config.metric == "cosine" else np.float32(embedding_md)
     neighbors = Neighbors(embedding_md, metric=config.metric, method=config.method)
-    _, distance_mk = leave_one_out(neighbors, config.num_neighbors)
+    rows = np.sort(np.random.default_rng(0).permutation(len(neighbors))[:SPREAD_CELLS])
+    _, distance_mk = leave_one_out(neighbors, config.num_neighbors, rows)
     return ReferenceIndex(
         neighbors=neighbors,
         labels=dict(labels),
@@ -151,7 +163,8 @@ def load_index(folder: str | Path) -> ReferenceIndex:
         }
         spread_m = arrays["spread"]
     embedding_md = np.load(folder / _EMBEDDING, allow_pickle=False)
-    neighbors = Neighbors(embedding_md, metric=config.metric, method=config.method)
+    lists = folder / _LISTS if _LISTS in record["sha256"] else None
+    neighbors = Neighbors(embedding_md, metric=config.metric, method=config.method, lists=lists)
     return ReferenceIndex(neighbors=neighbors, labels=labels, config=config, spread_m=spread_m, origin=record["origin"])
 
 

@@ -86,8 +86,9 @@ def module_scores(
 ) -> np.ndarray:
     """Score how strongly each cell uses each module (Tirosh et al. 2016, Science 352:189).
 
-    The mean of the module's genes minus that of control genes of like mean expression: 50 a gene, drawn by seed from
-    the same of 25 bins of mean expression, the module's genes left out.
+    The mean of the module's genes minus that of control genes of like mean expression: from each of 25 bins of mean
+    expression that holds a gene of the module, 50 others drawn by seed, all of them where there are fewer (as scanpy's
+    ``score_genes`` does, whose bins differ by a gene or two).
 
     Returns
     -------

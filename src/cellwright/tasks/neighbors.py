@@ -1,12 +1,13 @@
 """Nearest neighbours among embedded cells: exact by default, approximate with faiss for very large references.
 
-Exact search is a matrix product and a running list of the nearest, in blocks of bounded memory; up to about a million
-cells it needs no index. Approximate search is faiss's inverted lists over exact vectors (measured on 100,000 x 512:
-3.5 times the speed of exact search at a recall of .999).
+Exact search is a matrix product and a running list of the nearest, in blocks of bounded memory; it needs no index.
+Approximate search is faiss's inverted lists over exact vectors (figures: ``bench/mapping.py``): k-means parts the
+reference into as many groups as the square root of its size, and a query looks into the nearest few.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ Metric = Literal["cosine", "euclidean"]
 Method = Literal["exact", "approximate"]
 BLOCK_CELLS = 4096
 """Cells of a block, of query and reference alike; a block of distances takes 64 MB."""
-NUM_PROBES = 8
+NUM_PROBES = 16
 """Inverted lists that are searched for a query."""
 
 
@@ -38,11 +39,29 @@ class Neighbors:
         cosine: 1 - cosine of the angle, 0 .. 2. euclidean: distance.
     method
         exact, or approximate (needs faiss: ``pip install "cellwright[faiss]"``).
+    lists
+        File of inverted lists that `save_lists` wrote for this reference; ``None`` = they are made at the first search.
     """
 
-    def __init__(self, reference_md: np.ndarray, *, metric: Metric = "cosine", method: Method = "exact"):
+    def __init__(
+        self,
+        reference_md: np.ndarray,
+        *,
+        metric: Metric = "cosine",
+        method: Method = "exact",
+        lists: str | Path | None = None,
+    ):
         self.reference_md, self.metric, self.method = reference_md, metric, method
-        self._lists: Any = None
+        self._lists: Any = None if lists is None else _read_lists(Path(lists), reference_md.shape)
+
+    def save_lists(self, path: str | Path) -> None:
+        """Write the inverted lists of approximate search, made first where they were not needed yet."""
+        _faiss().write_index(self._made_lists(), str(path))
+
+    def _made_lists(self) -> Any:
+        if self._lists is None:
+            self._lists = _build_lists(self.reference_md)
+        return self._lists
 
     def __len__(self) -> int:
         return len(self.reference_md)
@@ -71,9 +90,7 @@ class Neighbors:
         return index_nk, square_nk
 
     def _approximate(self, query_nd: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._lists is None:
-            self._lists = _build_lists(self.reference_md)
-        square_nk, index_nk = self._lists.search(query_nd, num)
+        square_nk, index_nk = self._made_lists().search(query_nd, num)
         if (index_nk < 0).any():  # fewer cells in the lists that were searched: look everywhere
             short_n = (index_nk < 0).any(1)
             index_nk[short_n], square_nk[short_n] = self._exact(query_nd[short_n], num)
@@ -98,11 +115,16 @@ def _nearest(query_nd: Tensor, reference_md: Tensor, num: int) -> tuple[Tensor, 
     return best
 
 
-def _build_lists(reference_md: np.ndarray) -> Any:
+def _faiss() -> Any:
     try:
         import faiss
     except ImportError:
         raise ValueError('approximate search needs faiss: pip install "cellwright[faiss]", or use exact') from None
+    return faiss
+
+
+def _build_lists(reference_md: np.ndarray) -> Any:
+    faiss = _faiss()
     num_lists = max(1, int(np.sqrt(len(reference_md))))
     lists = faiss.index_factory(reference_md.shape[1], f"IVF{num_lists},Flat", faiss.METRIC_L2)
     lists.cp.seed, lists.nprobe = 0, min(NUM_PROBES, num_lists)
@@ -111,12 +133,31 @@ def _build_lists(reference_md: np.ndarray) -> Any:
     return lists
 
 
-def leave_one_out(neighbors: Neighbors, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``num`` nearest *other* reference cells of each reference cell, as `Neighbors.search` does."""
+def _read_lists(path: Path, shape: tuple[int, ...]) -> Any:
+    faiss = _faiss()
+    try:
+        lists = faiss.read_index(str(path))
+    except RuntimeError:
+        raise ValueError(f"{path} is not a file of inverted lists; make the index again") from None
+    if (lists.ntotal, lists.d) != shape:
+        raise ValueError(f"{path} holds {lists.ntotal} cells x {lists.d}, the reference {shape[0]} x {shape[1]}")
+    lists.nprobe = min(NUM_PROBES, lists.nlist)
+    return lists
+
+
+def leave_one_out(neighbors: Neighbors, num: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ``num`` nearest *other* reference cells of each reference cell, as `Neighbors.search` does.
+
+    Parameters
+    ----------
+    rows
+        Positions of the reference cells that are asked for; ``None`` = all.
+    """
     if len(neighbors) <= num:
         raise ValueError(f"a reference of {len(neighbors)} cells has no {num} others for each; ask for fewer")
-    index_mk, distance_mk = neighbors.search(neighbors.reference_md, num + 1)
-    is_self_mk = index_mk == np.arange(len(index_mk))[:, None]
-    is_self_mk[~is_self_mk.any(1), -1] = True  # twins may hide a cell from its own list
-    shape = (len(index_mk), num)
-    return index_mk[~is_self_mk].reshape(shape), distance_mk[~is_self_mk].reshape(shape)
+    rows = np.arange(len(neighbors)) if rows is None else rows
+    index_nk, distance_nk = neighbors.search(neighbors.reference_md[rows], num + 1)
+    is_self_nk = index_nk == rows[:, None]
+    is_self_nk[~is_self_nk.any(1), -1] = True  # twins may hide a cell from its own list
+    shape = (len(rows), num)
+    return index_nk[~is_self_nk].reshape(shape), distance_nk[~is_self_nk].reshape(shape)

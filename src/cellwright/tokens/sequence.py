@@ -90,20 +90,26 @@ def encode_cells(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> TokenBatch
     """Encode cells as tokens: prefix first, then genes by vocabulary id.
 
     The tokens of a cell depend on (``draw.seed``, ``draw.epoch``, the cell's ``row_n``) and on nothing else in the
-    minibatch. Values that are stored but 0 count as not stored. A cell without any gene yields the prefix alone.
+    minibatch. Genes that the cell flags (``cells.flags``) are always among its tokens: silent ones with the value 0,
+    and never among those left out for want of room. Values that are stored but 0 count as not stored. A cell without
+    any gene yields the prefix alone.
     Cells whose genes are not in ascending order are sorted first, which is slow: sort them once in the source.
 
     Raises
     ------
     ValueError
         For an empty minibatch, a negative, infinite or NaN value, a negative gene id, a gene that occurs twice in
-        a cell, or a cell without any token (no gene and no prefix).
+        a cell, a cell without any token (no gene and no prefix), or one that flags more genes than it has room for or
+        a gene outside the panel.
     """
     if not len(cells):
         raise ValueError("there are no cells to encode")
     keys = [cell_keys(draw, cells.row_n, purpose) for purpose in (TIES, SUBSET)]
     rows = _Rows(*read_rows(cells, spec.panel), *keys)
+    kept_n = flagged_genes(cells, spec) if cells.flags else None
     num_n = np.full(len(cells), len(spec.panel)) if spec.keep_zero else np.diff(rows.indptr_n1)
+    if kept_n is not None and not spec.keep_zero:
+        num_n = num_n + [_num_silent(rows, cell, kept) for cell, kept in enumerate(kept_n)]
     length_n = len(spec.prefix) + np.minimum(num_n, spec.room)
     if not length_n.all():
         row = int(cells.row_n[np.argmin(length_n)])
@@ -115,14 +121,37 @@ def encode_cells(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> TokenBatch
     # one entry more, because leaving genes out is done without a branch: write first, step on if the gene is kept
     gene = np.empty(size + 1, np.int64) if width is None else np.full(size + 1, spec.pad_gene, np.int64)
     value = np.empty(size + 1, np.float32) if width is None else np.zeros(size + 1, np.float32)
-    encode = _encode_compiled if IS_COMPILED else encode_rows_numpy
-    encode(rows, _plan(spec), start_n, gene, value)
+    if IS_COMPILED and kept_n is None:
+        _encode_compiled(rows, _plan(spec), start_n, gene, value)
+    else:
+        encode_rows_numpy(rows, _plan(spec), start_n, gene, value, kept_n)
     return TokenBatch(
         gene_nt=torch.from_numpy(gene[:size]).view(layout.shape),
         value_nt=torch.from_numpy(value[:size]).view(layout.shape),
         is_hidden_nt=torch.zeros(layout.shape, dtype=torch.bool),
         layout=layout,
     )
+
+
+def flagged_genes(cells: CellBatch, spec: SequenceSpec) -> list[np.ndarray]:
+    """Return the genes that each cell flags, ascending; see `encode_cells` for what is raised."""
+    kept_n = []
+    for i in range(len(cells)):
+        own = [flags.gene_z[flags.indptr_n1[i] : flags.indptr_n1[i + 1]] for flags in cells.flags.values()]
+        kept = np.unique(np.concatenate(own))
+        if len(kept) > spec.room:
+            raise ValueError(f"the cell at row {cells.row_n[i]} flags {len(kept)} genes and has room for {spec.room}")
+        if spec.panel is not None and len(outside := np.setdiff1d(kept, spec.panel)):
+            raise ValueError(
+                f"the cell at row {cells.row_n[i]} flags the gene with id {outside[0]}, which is not in the panel; add "
+                "it to the panel"
+            )
+        kept_n.append(kept)
+    return kept_n
+
+
+def _num_silent(rows: _Rows, cell: int, kept: np.ndarray) -> int:
+    return len(np.setdiff1d(kept, rows.gene_z[rows.indptr_n1[cell] : rows.indptr_n1[cell + 1]]))
 
 
 class _Rows(NamedTuple):
@@ -283,8 +312,18 @@ def _mark(num, room, key, pool):
     return is_left_out
 
 
-def encode_rows_numpy(rows: _Rows, plan: _Plan, start_n: np.ndarray, gene: np.ndarray, value: np.ndarray) -> None:
-    """Encode cell by cell with numpy: what the kernel is tested against, and what runs where numba is absent."""
+def encode_rows_numpy(
+    rows: _Rows,
+    plan: _Plan,
+    start_n: np.ndarray,
+    gene: np.ndarray,
+    value: np.ndarray,
+    kept_n: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Encode cell by cell with numpy: what the kernel is tested against, and what runs where numba is absent.
+
+    ``kept_n`` names genes of each cell that become tokens in any case; the kernel knows none.
+    """
     encoded_z = rows.value_z
     if plan.num_bins:
         encoded_z = bin_rows_numpy(
@@ -293,13 +332,17 @@ def encode_rows_numpy(rows: _Rows, plan: _Plan, start_n: np.ndarray, gene: np.nd
     for cell, at in enumerate(start_n):
         own = slice(rows.indptr_n1[cell], rows.indptr_n1[cell + 1])
         gene_g, value_g = rows.gene_z[own], encoded_z[own]
-        if len(plan.panel_g):
-            gene_g, value_g = plan.panel_g, np.zeros(len(plan.panel_g), np.float32)
-            value_g[plan.column_v[rows.gene_z[own]]] = encoded_z[own]
-        is_kept_g = _subset_numpy(len(gene_g), plan.room, rows.subset_key_n[cell])
-        gene_g = np.concatenate([plan.prefix_gene, gene_g[is_kept_g]])
+        kept = np.zeros(0, np.int32) if kept_n is None else kept_n[cell]
+        candidate_g = plan.panel_g if len(plan.panel_g) else np.union1d(gene_g, kept)
+        if len(candidate_g) > len(gene_g):  # silent ones among them
+            value_g = np.zeros(len(candidate_g), np.float32)
+            value_g[np.searchsorted(candidate_g, gene_g)] = encoded_z[own]
+        is_chosen_g = np.isin(candidate_g, kept)
+        room = plan.room - len(kept)
+        is_chosen_g[~is_chosen_g] = _subset_numpy(len(candidate_g) - len(kept), room, rows.subset_key_n[cell])
+        gene_g = np.concatenate([plan.prefix_gene, candidate_g[is_chosen_g]])
         gene[at : at + len(gene_g)] = gene_g
-        value[at : at + len(gene_g)] = np.concatenate([plan.prefix_value, value_g[is_kept_g]])
+        value[at : at + len(gene_g)] = np.concatenate([plan.prefix_value, value_g[is_chosen_g]])
 
 
 def _subset_numpy(num: int, room: int, key: np.uint64) -> np.ndarray:

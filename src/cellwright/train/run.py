@@ -23,7 +23,7 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import EarlyStopping
 
-from cellwright.config import versions
+from cellwright.config import record_differences, versions
 from cellwright.files import read_json, write_json
 from cellwright.protocols import Loader
 from cellwright.train.callbacks import (
@@ -69,7 +69,7 @@ class FitResult:
     """Step of the lowest validation loss; ``None`` without validation."""
     best_loss: float | None
     num_trained: int
-    """Parameters that were trained."""
+    """Parameters that were trained: parts that no loss reaches are not counted."""
     num_parameters: int
     """Parameters of network and heads, frozen ones included."""
 
@@ -109,28 +109,20 @@ def open_run(folder: str | Path, record: Mapping[str, Any], *, resume: bool = Fa
 
 
 def _note_differences(folder: Path, record: Mapping[str, Any]) -> None:
-    before, now = _flat(read_json(folder / RECIPE)), _flat(record)
-    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    for name in changed:
+    changed = record_differences(read_json(folder / RECIPE), record)
+    for name, before, now in changed:
         if name.split(".")[0] != "train" or name == "train.seed":
             raise ValueError(
-                f"the run in {folder} was begun with {name} = {before.get(name)!r}, not {now.get(name)!r}; only"
+                f"the run in {folder} was begun with {name} = {before!r}, not {now!r}; only"
                 " 'train' options other than the seed may change on resume"
             )
-    lines = [f"resumed with {name} = {now.get(name)!r}, before {before.get(name)!r}" for name in changed]
+    lines = [f"resumed with {name} = {now!r}, before {before!r}" for name, before, now in changed]
     before, now = read_json(folder / VERSIONS), versions()
     lines += [
         f"resumed with {name} {now[name]}, before {before.get(name)}" for name in now if now[name] != before.get(name)
     ]
     for line in lines:
         note(folder, line)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def fit(
@@ -199,7 +191,7 @@ def fit(
         num_steps=trainer.global_step,
         best_step=keeper.best_step,
         best_loss=None if keeper.best_step is None else keeper.best_loss,
-        num_trained=sum(p.numel() for p in plan.parameters() if p.requires_grad),
+        num_trained=sum(p.numel() for p in trainer.optimizers[0].state),
         num_parameters=sum(p.numel() for p in plan.parameters()),
     )
 

@@ -3,11 +3,17 @@
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.answering import AnswerOptions, answer_lines, answer_record
+from cellwright.verbs.comparing import ModeComparison, compare_modes
 from cellwright.verbs.contexts import contexts_of, gene_contexts, write_contexts
 from cellwright.verbs.denoising import denoise
 from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
+from cellwright.verbs.drug_predictions import predict_response
+from cellwright.verbs.drug_tables import ResponseColumns
 from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.filling import FillConfig
+from cellwright.verbs.finetuning import FinetuneResult, finetune
+from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
 from cellwright.verbs.making import generate
 from cellwright.verbs.mapping import (
     check_index_place,
@@ -19,12 +25,16 @@ from cellwright.verbs.mapping import (
     mapping_record,
     open_index,
 )
-from cellwright.verbs.networks import GeneNetwork, NetworkOptions, grn
+from cellwright.verbs.mode_runs import CompareOptions
+from cellwright.verbs.multiome import CellColumns, MultiomeResult, RnaOptions, multiome
+from cellwright.verbs.network_ways import NetworkOptions
+from cellwright.verbs.networks import GeneNetwork, grn
 from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_model
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
 from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
-from cellwright.verbs.scoring import ScoreConfig, ScoreResult, score
+from cellwright.verbs.scoring import FillScoring, ScoreConfig, ScoreResult, score
 from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
+from cellwright.verbs.transferring import TransferResponse, transfer_response
 from cellwright.verbs.using import (
     annotate,
     annotation,
@@ -39,24 +49,34 @@ from cellwright.verbs.using import (
 
 __all__ = [
     "AnswerOptions",
+    "CompareOptions",
+    "CellColumns",
     "DepthOptions",
     "DrugResponse",
+    "FillConfig",
+    "FillScoring",
     "FinetuneResult",
     "GeneNetwork",
+    "ModeComparison",
     "NetworkOptions",
     "InferenceOptions",
+    "IntegrateOptions",
+    "Integration",
     "PerturbConfig",
     "PerturbOptions",
     "PerturbResult",
     "ModelOptions",
+    "MultiomeResult",
     "PretrainResult",
     "ReadOptions",
+    "RnaOptions",
     "ScoreConfig",
     "ScoreResult",
     "ResponseColumns",
     "ReverseOptions",
     "ReverseResult",
     "ScreenOptions",
+    "TransferResponse",
     "annotate",
     "annotation",
     "annotation_columns",
@@ -64,6 +84,7 @@ __all__ = [
     "answer_lines",
     "answer_record",
     "check_columns",
+    "compare_modes",
     "contexts_of",
     "convert",
     "denoise",
@@ -78,10 +99,12 @@ __all__ = [
     "index_reference",
     "indexing",
     "inspect",
+    "integrate",
     "map_reference",
     "mapping",
     "mapping_columns",
     "mapping_record",
+    "multiome",
     "open_data",
     "open_deep",
     "open_index",

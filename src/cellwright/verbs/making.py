@@ -1,16 +1,17 @@
-"""The verb that makes cells: kinds of cells in words, AnnData out. Nothing is printed."""
+"""The verb that makes cells, by whichever way the family has; here, kinds of cells in words. Nothing is printed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellwright.config import versions
 from cellwright.models import Model
 from cellwright.tasks.inference import MachineOptions
+from cellwright.verbs.filling import FillConfig, FillRequest, fill
 from cellwright.verbs.using import model_record, open_model
 
 if TYPE_CHECKING:
@@ -21,60 +22,81 @@ if TYPE_CHECKING:
 
 def generate(
     model: Model | str | Path,
+    data: Any = None,
     *,
-    prompt: Mapping[str, str] | Sequence[Mapping[str, str]],
+    prompt: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
     num_cells: int = 1,
     seed: int = 0,
     force: Mapping[str, int] | None = None,
-    config: GenerateConfig | None = None,
+    config: GenerateConfig | FillConfig | None = None,
     max_genes: int | None = None,
     run: MachineOptions | None = None,
 ) -> AnnData:
-    """Make cells of a kind, gene by gene, with a model that writes sentences.
+    """Make cells: written gene by gene by a model of sentences, or filled in by one that predicts unknown genes.
 
     Parameters
     ----------
     model
         A loaded model, the path of a checkpoint, or the name of a shipped one; it was trained to make cells.
+    data
+        For a model that fills in: the cells whose unknown genes are wanted, or those that a ``prompt`` speaks of
+        (AnnData or path). A model of sentences takes none.
     prompt
-        Category -> word, such as ``{"organ": "Heart", "cell_type": "Fibroblast"}``, or several of them. Published names
-        of categories are understood. Words are said in the order of the family's categories, as in training.
+        A kind of cell, or several. Of a model of sentences: category -> word, such as ``{"organ": "Heart",
+        "cell_type": "Fibroblast"}``; published names of categories are understood, and words are said in the order of
+        the family's categories, as in training. Of one that fills in: column of the data's obs -> value; cells start
+        from the embeddings of the cells that have it.
     num_cells
         Cells of each kind.
     seed
         Of what is drawn; the i-th cell depends on (seed, i) alone. It counts before that of ``config``.
     force
-        Gene -> level that every cell is given, as though it were said already; 0 = held silent.
+        Gene -> level (sentences) or bin (filling in) that every cell is given as known; 0 = held silent.
     config
-        How words are drawn.
+        How words are drawn (`cellwright.tasks.generate.GenerateConfig`), or what genes are filled in from, in how many
+        steps and in which order (`FillConfig`).
     max_genes
-        Most genes written a cell; ``None`` = what the architecture was built for.
+        Most genes written a cell; ``None`` = what the architecture was built for. Sentences only.
     run
         Device, precision and minibatch size.
 
     Returns
     -------
-    AnnData. X: levels as parts of the highest, 0 .. 1 (float32 CSR), relative to each cell's own highest value, no
-    counts. obs: the words of the prompt, ``is_ended``, ``num_other_words``. ``uns["cellwright"]["generated"]``:
-    provenance.
+    AnnData. Of sentences: X levels as parts of the highest, 0 .. 1 (float32 CSR), relative to each cell's own highest
+    value, no counts; obs the words of the prompt, ``is_ended``, ``num_other_words``. Filled in: X bins (float32), known
+    ones as given, others as predicted; layers ``is_known``, ``step`` (in which a gene joined) and, where the model says
+    it, ``expected_error``; obs that of the data, or the prompt. ``uns["cellwright"]["generated"]``: provenance.
 
     Raises
     ------
     ValueError
-        When the model makes no cells, or a category, word, gene or level is not one that it knows.
+        When the model makes no cells, a category, word, gene or level is not one that it knows, or an option is not for
+        its kind of model.
 
     Examples
     --------
     >>> made = cellwright.generate("runs/mulan", prompt={"cell_type": "B cell"}, num_cells=100)  # doctest: +SKIP
+    >>> whole = cellwright.generate("runs/gpt", "cells.h5ad", config=FillConfig(known_fraction=0.5))  # doctest: +SKIP
     """
     from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
     from cellwright.tasks.tell import check_writes
 
     model, run = open_model(model), run or MachineOptions()
+    kinds = [prompt] if isinstance(prompt, Mapping) else list(prompt)
+    if model.family.decoding == "unmask":
+        if isinstance(config, GenerateConfig) or max_genes is not None:
+            what = "max_genes" if max_genes is not None else "a GenerateConfig"
+            raise ValueError(f"{what} is for models of sentences; {model.family.title} fills in genes (FillConfig)")
+        asked = FillRequest(
+            kinds=kinds, num_cells=num_cells, seed=seed, force=force or {}, config=config or FillConfig(), run=run
+        )
+        return fill(model, data, asked)
     check_writes(model)
+    if data is not None or isinstance(config, FillConfig):
+        what = "data" if data is not None else "a FillConfig"
+        raise ValueError(f"{what} is for models that fill in genes; {model.family.title} writes cells from a prompt")
     config = GenerateConfig.read((config or GenerateConfig()).record() | {"seed": seed}, "generate")
     check_trained(model, config.word)
-    kinds = [prompt] if isinstance(prompt, Mapping) else list(prompt)
     prompts = [
         CellPrompt.read(
             {"words": in_order(model, kind), "levels": dict(force or {}), "num_cells": num_cells}, "generate"

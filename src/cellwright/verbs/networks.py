@@ -8,41 +8,25 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
-from cellwright.config import Config
 from cellwright.files import atomic_path, sha256_file, write_json
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.network_ways import Asker, NetworkOptions, Ways
 from cellwright.verbs.training import publish
-from cellwright.verbs.using import ReadOptions, open_data, open_model, provenance
+from cellwright.verbs.using import ReadOptions, note, open_data, open_model, provenance
 
 if TYPE_CHECKING:
     from cellwright.data.cells import Cells
     from cellwright.evaluate.evaluation import Evaluation
-    from cellwright.tasks.gene_features import GeneTable
     from cellwright.tasks.grn import RankedTargets
-    from cellwright.tasks.modules import Enrichment
+    from cellwright.tasks.modules import Enrichment, ModuleConfig
 
 
-class NetworkOptions(Config):
-    """How a network is made."""
-
-    embedding: Literal["context", "table"] = "context"
-    """context: mean state of a gene in the cells that express it. table: the model's own vector, before any cell."""
-    min_cells: int = Field(10, ge=1)
-    """Genes expressed in fewer cells are left out."""
-    num_targets: int = Field(100, ge=1)
-    """Targets listed for each regulator."""
-    min_targets: int = Field(10, ge=1)
-    """Regulators with fewer known targets among the genes are not scored."""
-    modules: bool = False
-    """Find gene modules, also without gene sets. Needs leidenalg."""
-    resolution: float = Field(5.0, gt=0)
-    """Of gene modules: higher = more, smaller ones."""
+MODULE_SCORES = "module_scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +35,8 @@ class GeneNetwork:
 
     ranked: RankedTargets | None
     """Targets of the regulators; ``None`` without regulators."""
+    rankings: Mapping[str, RankedTargets]
+    """Every ranking that was made, by its short name; ``ranked`` is the first of them."""
     modules: tuple[tuple[str, ...], ...]
     """Gene modules, largest first; empty when they were not asked for."""
     module_score_nm: np.ndarray
@@ -59,6 +45,23 @@ class GeneNetwork:
     evaluation: Evaluation | None
     """Scores beside baselines, with known targets."""
     record: dict[str, Any]
+
+    def fill(self, adata: Any) -> None:
+        """Fill ``adata.obsm["module_scores"]`` and ``adata.uns["cellwright"]["module_scores"]``, genes of each module.
+
+        Raises
+        ------
+        ValueError
+            When no modules were found, or these are other cells.
+        """
+        if not self.modules or adata.n_obs != len(self.module_score_nm):
+            raise ValueError(f"there are scores of {len(self.modules)} modules in {len(self.module_score_nm)} cells")
+        adata.obsm[MODULE_SCORES] = self.module_score_nm
+        note(adata, MODULE_SCORES, self.module_record())
+
+    def module_record(self) -> dict[str, Any]:
+        """Return the genes of each module, for the record beside their scores."""
+        return {f"module {m}": list(genes) for m, genes in enumerate(self.modules)} | {"network": self.record}
 
 
 def grn(
@@ -73,7 +76,9 @@ def grn(
     read: ReadOptions | None = None,
     run: InferenceOptions | None = None,
 ) -> GeneNetwork:
-    """Rank targets of regulators by the vectors of genes, find gene modules, and hold both against what is known.
+    """Rank targets of regulators, find gene modules, and hold both against what is known.
+
+    Targets are ranked by vectors of genes, or by attention, in all cells or under a perturbation against controls.
 
     Parameters
     ----------
@@ -82,7 +87,8 @@ def grn(
     model
         A loaded model, a path, or the name of a shipped one.
     regulators
-        Genes whose targets are ranked, or a file with one a line; empty = those of ``targets``.
+        Genes whose targets are ranked, or a file with one a line; empty = those of ``targets``, or with conditions the
+        perturbed genes.
     targets
         Known targets: regulator -> genes, or a table (.tsv, .csv, .json, also .gz) to score the ranking with.
     gene_sets
@@ -90,9 +96,10 @@ def grn(
     out
         Folder for tables, scores and the report; new or empty.
     config
-        Which vectors, how many targets, whether to find modules; gene sets ask for them too.
+        By what targets are ranked, how many are listed, whether to find modules; gene sets ask for them too.
     read, run
-        How the cells are read, and the model is run; its seed is that of module search and resampling too.
+        How the cells are read, and the model is run; its seed is that of module search, of cells that are drawn, and of
+        resampling too.
 
     Returns
     -------
@@ -101,9 +108,16 @@ def grn(
     Raises
     ------
     ValueError
-        When nothing is asked for, no regulator is among the genes, or a table cannot be read.
+        When nothing is asked for, no regulator is among the genes, a table cannot be read, or for attention the family
+        has none between all genes or the conditions are not there.
+
+    Examples
+    --------
+    >>> options = NetworkOptions(from_="attention", condition="perturbation", perturbed="STAT1")  # doctest: +SKIP
+    >>> cellwright.grn(adata, model, config=options).ranked.top(20)["STAT1"]  # doctest: +SKIP
     """
     from cellwright.data.regulators import read_gene_sets, read_targets
+    from cellwright.tasks.modules import ModuleConfig
 
     config, run = config or NetworkOptions(), run or InferenceOptions()
     if out is not None:
@@ -112,23 +126,37 @@ def grn(
     sets = None if gene_sets is None else _sets(gene_sets, read_gene_sets)
     asked = _names(regulators)
     has_modules = config.modules or sets is not None
-    if not asked and known_targets is None and not has_modules:
-        raise ValueError("nothing is asked for: give regulators, known targets or gene sets, or ask for modules")
+    _check_asked(config, bool(asked) or known_targets is not None, has_modules)
     model = open_model(model)
     source = open_data(adata, model, read)
-    work = _Work(model, source, config, run)
-    ranked, known = work.rank(asked, known_targets)
-    modules, score_nm, enrichment = work.find_modules(sets) if has_modules else ((), np.zeros((len(source), 0)), ())
-    record = provenance(model, source, run) | {"network": config.record(), "genes": len(work.table.genes)}
+    asker = Asker(model, source, config, run)
+    ways = (asker.by_attention if config.from_ == "attention" else asker.by_vectors)(asked, known_targets)
+    modules, score_nm, enrichment = (), np.zeros((len(source), 0)), ()
+    if has_modules:
+        grouping = ModuleConfig(resolution=config.resolution, seed=run.seed)
+        modules, score_nm, enrichment = _modules(ways, source, sets, grouping)
+    record = provenance(model, source, run) | {"network": config.record(), "genes": len(ways.genes)}
     hashes = {str(path): sha256_file(path) for path in (targets, gene_sets) if isinstance(path, str | Path)}
-    evaluation = work.evaluate(ranked, known, modules, enrichment, hashes) if known else None
+    evaluation = _evaluate(asker, ways, known_targets, (modules, enrichment), hashes) if ways.known else None
     network = GeneNetwork(
-        ranked=ranked, modules=modules, module_score_nm=score_nm, enrichment=enrichment, evaluation=evaluation,
-        record=record | {"files": hashes},
+        ranked=next(iter(ways.rankings.values()), None), rankings=ways.rankings, modules=modules,
+        module_score_nm=score_nm, enrichment=enrichment, evaluation=evaluation, record=record | {"files": hashes},
     )  # fmt: skip
     if out is not None:
-        write_network(network, source, out, config)
+        cells = adata if config.cells else None
+        write_network(network, source, out, num_targets=config.num_targets, cells=cells)
     return network
+
+
+def _check_asked(config: NetworkOptions, has_regulators: bool, has_modules: bool) -> None:
+    if config.from_ == "attention" and has_modules:
+        raise ValueError("modules are made of vectors; leave modules and gene sets to a run from vectors")
+    if config.from_ == "vectors" and config.has_conditions:
+        raise ValueError("vectors are those of all cells; conditions are compared by attention (--from attention)")
+    if config.cells and not has_modules:
+        raise ValueError("cells are written with their module scores; ask for modules too, or leave cells out")
+    if not has_regulators and not has_modules and not config.has_conditions:
+        raise ValueError("nothing is asked for: give regulators, known targets or gene sets, or ask for modules")
 
 
 def check_new(out: str | Path) -> None:
@@ -152,105 +180,79 @@ def _names(given: Sequence[str] | str | Path) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-class _Work:
-    """A model, its cells and the vectors of their genes."""
+def _modules(
+    ways: Ways, source: Cells, sets: dict[str, frozenset[str]] | None, config: ModuleConfig
+) -> tuple[Any, np.ndarray, Any]:
+    """Return modules, their scores in cells, and what they are enriched for."""
+    from cellwright.tasks.modules import enrich, find_modules, module_scores
 
-    def __init__(self, model: Model, source: Cells, config: NetworkOptions, run: InferenceOptions):
-        self.model, self.source, self.config, self.seed = model, source, config, run.seed
-        self.seconds: dict[str, float] = {}
-        start = time.perf_counter()
-        self.table = self._table(run)
-        self.seconds["gene vectors"] = time.perf_counter() - start
+    start = time.perf_counter()
+    modules = tuple(find_modules(ways.table, config))
+    logcp10k_ng = source.logcp10k(source.vocab.ids(ways.genes))
+    score_nm = module_scores(logcp10k_ng, ways.genes, modules, seed=config.seed)
+    found = tuple(enrich(modules, sets, ways.genes)) if sets is not None else ()
+    ways.seconds["modules"] = time.perf_counter() - start
+    return modules, score_nm, found
 
-    def _table(self, run: InferenceOptions) -> GeneTable:
-        """Return the vectors of genes that enough cells express."""
-        from cellwright.tasks.gene_features import GeneTable, ModelContexts, model_gene_table
 
-        num_v = np.zeros(len(self.model.vocab), np.int64)
-        for start in range(0, len(self.source), 4096):
-            cells = self.source.read(np.arange(start, min(start + 4096, len(self.source))))
-            num_v += np.bincount(cells.gene_z[cells.value_z > 0], minlength=len(num_v))
-        kept = [gene for gene in self.model.vocab.genes if num_v[self.model.vocab.id(gene)] >= self.config.min_cells]
-        if len(kept) < 2:
-            raise ValueError(
-                f"{len(kept)} genes of the model are expressed in {self.config.min_cells} cells; lower min_cells, or "
-                "give more cells"
-            )
-        if self.config.embedding == "table":
-            whole = model_gene_table(self.model)
-            return GeneTable(tuple(kept), whole.take(kept), whole.what)
-        return ModelContexts(self.model, self.source, kept, run).mean(np.arange(len(self.source)))
+def _evaluate(
+    asker: Asker, ways: Ways, listed: Mapping[str, frozenset[str]], found: Sequence[Any], hashes: dict[str, str]
+) -> Evaluation:
+    """Score the rankings beside baselines."""
+    from cellwright.evaluate.networks import NetworkStudy, evaluate_networks
+    from cellwright.tasks.grn import listed_elsewhere
 
-    def rank(
-        self, asked: list[str], targets: dict[str, frozenset[str]] | None
-    ) -> tuple[RankedTargets | None, dict[str, np.ndarray]]:
-        """Return the ranking and, where targets are known, what it is held against."""
-        from cellwright.tasks.grn import rank_targets, scorable
-
-        genes = self.table.genes
-        known: dict[str, np.ndarray] = {}
-        if targets is not None:
-            wanted = {name: some for name, some in targets.items() if not asked or name in asked}
-            known = scorable(wanted, genes, min_targets=self.config.min_targets)
-        names = [name for name in asked if name in set(genes)] or list(known)
-        if asked and not names:
-            raise ValueError(
-                f"none of the {len(asked)} regulators ({', '.join(asked[:3])}) is among the {len(genes):,} genes that "
-                f"{self.config.min_cells} cells express; give other names, or lower min_cells"
-            )
-        names = [*dict.fromkeys([*names, *known])]
-        return (rank_targets(self.table, names) if names else None), known
-
-    def find_modules(self, sets: dict[str, frozenset[str]] | None) -> tuple[Any, np.ndarray, Any]:
-        """Return modules, their scores in cells, and what they are enriched for."""
-        from cellwright.tasks.modules import ModuleConfig, enrich, find_modules, module_scores
-
-        start = time.perf_counter()
-        config = ModuleConfig(resolution=self.config.resolution, seed=self.seed)
-        modules = tuple(find_modules(self.table, config))
-        logcp10k_ng = self.source.logcp10k(self.model.vocab.ids(self.table.genes))
-        score_nm = module_scores(logcp10k_ng, self.table.genes, modules, seed=self.seed)
-        found = tuple(enrich(modules, sets, self.table.genes)) if sets is not None else ()
-        self.seconds["modules"] = time.perf_counter() - start
-        return modules, score_nm, found
-
-    def evaluate(
-        self, ranked: Any, known: dict[str, np.ndarray], modules: Any, enrichment: Any, hashes: dict[str, str]
-    ) -> Evaluation:
-        """Score the ranking beside baselines."""
-        from cellwright.evaluate.networks import NetworkStudy, evaluate_networks
-
-        name = f"{self.model.family.title} {self.config.embedding}"
-        return evaluate_networks(
-            NetworkStudy(
-                title=f"Gene network of {Path(self.source.contract.source).name}",
-                dataset=Path(self.source.contract.source).name,
-                model=self.model,
-                source=self.source,
-                rankings={name: ranked},
-                what={name: f"cosine of {self.table.what}"},
-                known=known,
-                modules=modules,
-                enrichment=enrichment,
-                seed=self.seed,
-                seconds=self.seconds,
-                hashes=hashes,
-                notes=(f"{len(self.table.genes):,} genes expressed in at least {self.config.min_cells} cells.",),
-            )
+    model, source, by = asker.model, asker.source, asker.config.from_
+    names = {kind: " ".join([model.family.title, *([by] if by == "attention" else []), kind]) for kind in ways.rankings}
+    return evaluate_networks(
+        NetworkStudy(
+            title=f"Gene network of {Path(source.contract.source).name}",
+            dataset=Path(source.contract.source).name,
+            model=model,
+            source=source,
+            rankings={names[kind]: ranked for kind, ranked in ways.rankings.items()},
+            what={names[kind]: text for kind, text in ways.what.items()},
+            by=by,
+            known=ways.known,
+            listed_rg=listed_elsewhere(listed, list(ways.known), ways.genes),
+            control=ways.control,
+            perturbed=[ways.perturbed[name] for name in ways.known] if ways.perturbed else None,
+            modules=found[0],
+            enrichment=found[1],
+            seed=asker.run.seed,
+            seconds=ways.seconds,
+            hashes=hashes,
+            notes=ways.notes,
         )
+    )
 
 
-def write_network(network: GeneNetwork, source: Cells, out: str | Path, config: NetworkOptions) -> None:
-    """Write tables (tab-separated), record, scores and report into a folder that is whole or not there."""
+def write_network(
+    network: GeneNetwork, source: Cells, out: str | Path, *, num_targets: int = 100, cells: Any = None
+) -> None:
+    """Write tables (tab-separated), record, scores and report into a folder that is whole or not there.
+
+    Parameters
+    ----------
+    source
+        Cells that the network was made from.
+    num_targets
+        Targets listed for each regulator.
+    cells
+        AnnData or path of the same cells, to be written with their module scores; ``None`` = they are not.
+    """
+    from cellwright.data.write import write_h5ad
+
     with atomic_path(out) as draft:
         draft.mkdir(parents=True)
-        if network.ranked is not None:
+        for kind, ranked in network.rankings.items():
             rows = [
                 (name, gene, rank, f"{score:.6g}")
-                for name, found in network.ranked.top(config.num_targets).items()
+                for name, found in ranked.top(num_targets).items()
                 for rank, (gene, score) in enumerate(found, 1)
             ]
-            _write_table(draft / "targets.tsv", ("regulator", "target", "rank", "score"), rows)
+            name = "targets.tsv" if ranked is network.ranked else f"targets_{kind}.tsv"
+            _write_table(draft / name, ("regulator", "target", "rank", "score"), rows)
         if network.modules:
             rows = [(m, gene) for m, module in enumerate(network.modules) for gene in module]
             _write_table(draft / "modules.tsv", ("module", "gene"), rows)
@@ -264,6 +266,9 @@ def write_network(network: GeneNetwork, source: Cells, out: str | Path, config: 
             names = ("module", "gene_set", "num_shared", "num_module", "num_set", "p_value", "q_value")
             rows = [tuple(getattr(pair, name) for name in names) for pair in network.enrichment]
             _write_table(draft / "enrichment.tsv", names, rows)
+        if cells is not None:
+            uns = {"cellwright": {MODULE_SCORES: network.module_record()}}
+            write_h5ad(cells, draft / "cells.h5ad", obsm={MODULE_SCORES: network.module_score_nm}, uns=uns)
         write_json(draft / "grn.json", network.record)
         if network.evaluation is not None:
             publish(network.evaluation, draft)

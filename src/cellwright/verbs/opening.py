@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cellwright.config import Config
+from pydantic import field_validator
+
+from cellwright.config import Config, some_of
 from cellwright.models import Model, load
 
 if TYPE_CHECKING:
@@ -27,6 +29,24 @@ class ReadOptions(Config):
     """How gene names are matched: harmonise (aliases, Ensembl ids, versions) | exact (as published tools do)."""
     backed: bool = False
     """Leave the matrix on disk and read it in blocks."""
+    tech_batch: str | None = None
+    """Column of obs with the sequencing batches, for networks that were trained with them (integrate)."""
+    tech_batch_as: dict[str, str] | None = None
+    """Batches that the model has not seen, and the known ones they are treated as: new=known, separated by commas."""
+
+    def of_matrix(self) -> dict[str, Any]:
+        """Return what `cellwright.data.cells.open_cells` is told; the rest is between cells and a model."""
+        return self.model_dump(exclude={"tech_batch", "tech_batch_as"})
+
+    @field_validator("tech_batch_as", mode="before")
+    @classmethod
+    def _read_pairs(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        pairs = [pair.partition("=") for pair in given.split(",")]
+        if not all(new.strip() and known.strip() for new, _, known in pairs):
+            raise ValueError("write new=known, several separated by commas")
+        return {new.strip(): known.strip() for new, _, known in pairs}
 
 
 class ModelOptions(Config):
@@ -50,12 +70,37 @@ def open_data(
     from cellwright.data.cells import open_cells
 
     read = read or ReadOptions()
-    return open_cells(
+    _check_tech_batch(model, read)
+    source = open_cells(
         data,
         model.vocab,
         accepts=accepts or model.family.accepts,
-        layer=read.layer,
-        assume=read.assume,
-        genes=read.genes,
-        backed=read.backed,
+        **read.of_matrix(),
     )
+    return with_tech_batches(source, model, read) if model.tech_batches else source
+
+
+def with_tech_batches(source: Cells, model: Model, read: ReadOptions) -> Cells:
+    """Return the cells with the codes of their sequencing batches, as the model was trained with them."""
+    from cellwright.data.tech_batches import TECH_BATCH, tech_batch_codes
+
+    names = model.tech_batches
+    return source.with_obs(
+        {TECH_BATCH: tech_batch_codes(source.obs, read.tech_batch, names, instead=read.tech_batch_as)}
+    )
+
+
+def _check_tech_batch(model: Model, read: ReadOptions) -> None:
+    names = model.tech_batches
+    if names and read.tech_batch is None:
+        known = model.origin.get("tech_batches", {}).get("column")
+        raise ValueError(
+            f"the network needs each cell's sequencing batch ({some_of([repr(name) for name in names])}"
+            + (f", {known!r} in training" if known else "")
+            + "); name the column of obs that holds it (tech_batch, --tech-batch COLUMN)"
+        )
+    if not names and (read.tech_batch is not None or read.tech_batch_as is not None):
+        raise ValueError(
+            "the network takes no sequencing batches; leave tech_batch out (--tech-batch, --tech-batch-as), or "
+            "fine-tune it for integration"
+        )

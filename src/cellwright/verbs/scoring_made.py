@@ -34,7 +34,7 @@ def evaluate_generate(asked: Asked) -> tuple[Evaluation, AnnData | None]:
     """Score made cells; return the record, and the cells where they were made here."""
     model, config = asked.model, asked.config
     category = _check(asked)
-    train = open_cells(asked.train, model.vocab, accepts=("raw",), **config.reading.record())
+    train = open_cells(asked.train, model.vocab, accepts=("raw",), **config.reading.of_matrix())
     held_out = open_data(asked.held_out, model, config.reading)
     apart = check_apart(train, held_out, config.group)
     (train_code_n, held_code_n), classes = _numbered_together((train, held_out), asked.label)

@@ -135,3 +135,45 @@ def test_real_cells_are_batches():
     batches = list(loader)
     assert [len(batch) for batch in batches] == [6, 6, 6, 2]
     assert sorted(np.concatenate([batch.row_n for batch in batches])) == list(range(20))
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 9), st.integers(1, 3), st.booleans())
+def test_minibatches_of_groups_hold_one_group_on_all_ranks(sizes, batch_size, world, shuffle):
+    group_n = np.repeat(np.arange(len(sizes)) * 2, sizes)
+    rows = np.random.default_rng(0).permutation(len(group_n))
+    ranks = []
+    for rank in range(world):
+        options = {"seed": 1, "shuffle": shuffle, "groups": group_n[rows], "place": (rank, world)}
+        loader = CellLoader(Rows(), rows, batch_size, **options)
+        ranks.append(visits(loader))
+        assert len(ranks[-1]) == len(loader)
+    for together in zip(*ranks, strict=True):
+        assert len({group_n[row] for batch in together for row in batch}) == 1
+        assert all(0 < len(batch) <= batch_size for batch in together)
+    seen = [row for batches in ranks for batch in batches for row in batch]
+    assert sorted(set(seen)) == sorted(rows.tolist())
+    assert len(seen) - len(rows) == loader.num_repeats
+    if world == 1:
+        for group in set(group_n.tolist()):  # shared evenly: no minibatch of a lone cell where it can be helped
+            lengths = [len(batch) for batch in ranks[0] if group_n[batch[0]] == group]
+            assert max(lengths) - min(lengths) <= 1
+
+
+def test_groups_take_turns_in_an_order_of_each_epoch_and_resume():
+    group_n = np.arange(60) % 3
+    loader = CellLoader(Rows(), np.arange(60), 5, seed=3, groups=group_n)
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append(visits(loader))
+    turns = [[int(group_n[batch[0]]) for batch in batches] for batches in epochs]
+    assert turns[0] != turns[1]
+    assert turns[0] not in ([0] * 4 + [1] * 4 + [2] * 4, sorted(turns[0], reverse=True)), "as published: in their order"
+    assert sorted(turns[0]) == sorted(turns[1])
+    again = CellLoader(Rows(), np.arange(60), 5, seed=3, groups=group_n)
+    again.load_state_dict({"epoch": 1, "next": 7})
+    assert visits(again) == epochs[1][7:]
+    assert visits(again) == epochs[1]
+    with pytest.raises(ValueError, match="one a row"):
+        CellLoader(Rows(), np.arange(60), 5, seed=3, groups=group_n[:50])

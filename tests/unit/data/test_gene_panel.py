@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cellwright.data import make_cells, open_cells, select_genes
+from cellwright.data import make_cells, open_cells, select_genes, select_genes_of_groups
 from cellwright.vocab import GeneVocab
 
 
@@ -63,3 +63,25 @@ def test_genes_that_nobody_expresses_are_never_chosen():
         select_genes(cells, 13)
     with pytest.raises(ValueError, match="cannot choose 3 genes from 0 cells"):
         select_genes(cells, 3, rows=np.array([], np.int64))
+
+
+def test_genes_that_only_tell_groups_apart_are_not_chosen():
+    """A gene that is loud in one batch and silent in the other varies over all cells, and within neither batch."""
+    adata = make_cells(300, 120, depth=3000, num_batches=2, seed=4)
+    counts_ng, batch_n = adata.X.toarray(), adata.obs["tech_batch"].cat.codes.to_numpy()
+    markers = {gene for some in adata.uns["planted"].values() for gene in some}
+    between = [name for name in adata.var_names if name not in markers][:10]
+    at = adata.var_names.get_indexer(between)
+    loud_n = np.where(batch_n == 0, counts_ng.sum(1) / 60, 0)
+    counts_ng[:, at] = np.random.default_rng(0).poisson(np.repeat(loud_n[:, None], 10, axis=1))
+    adata.X = sp.csr_matrix(counts_ng.astype(np.float32))
+    vocab = GeneVocab(adata.var_names)
+    cells = open_cells(adata, vocab)
+    assert set(between) <= names(select_genes(cells, 60), vocab)
+    chosen = select_genes_of_groups(cells, 60, batch_n)
+    assert len(set(chosen.tolist())) == 60
+    assert len(set(between) & names(chosen, vocab)) <= 5
+    assert markers <= names(chosen, vocab)
+    assert (select_genes_of_groups(cells, 30, np.zeros(300, int)) == select_genes(cells, 30)).all()
+    with pytest.raises(ValueError, match="121 genes wanted"):
+        select_genes_of_groups(cells, 121, batch_n)

@@ -5,15 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cellwright.evaluate.denoising import (
-    ROOF,
-    DepthCase,
-    baseline_answers,
-    cluster_codes,
-    deep_values,
-    rows_table,
-    score_denoised,
-)
+from cellwright.evaluate.denoising import cluster_codes, rows_table, score_denoised
+from cellwright.evaluate.depth_cases import ROOF, DepthCase, baseline_answers, deep_values
 from cellwright.evaluate.depth_curves import depth_curves_figure
 from cellwright.metrics import DENOISING_METRICS
 from cellwright.tokens import thin_counts

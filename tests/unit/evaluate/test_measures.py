@@ -5,7 +5,14 @@ from unit.evaluate.made_up import made_up_evaluation
 
 from cellwright.evaluate import Cells, Measure, Method, Score, measures_of, result_rows, verdict, write_results
 from cellwright.evaluate.comparison import best_methods, format_number, metric_columns, ranked
-from cellwright.metrics import DENOISING_METRICS, GENERATION_METRICS, METRICS, NETWORK_METRICS, REPORTED
+from cellwright.metrics import (
+    DENOISING_METRICS,
+    GENERATION_METRICS,
+    INTEGRATION_METRICS,
+    METRICS,
+    NETWORK_METRICS,
+    REPORTED,
+)
 
 MEASURES = measures_of(REPORTED)
 OPEN = Measure(label="gain", what="bits", low=0)
@@ -25,7 +32,7 @@ def study(*methods, **changes):
 
 
 def test_every_metric_of_the_tables_can_be_shown():
-    tables = (METRICS, GENERATION_METRICS, DENOISING_METRICS, NETWORK_METRICS)
+    tables = (METRICS, GENERATION_METRICS, DENOISING_METRICS, NETWORK_METRICS, INTEGRATION_METRICS)
     assert set(MEASURES) == set().union(*tables)
     assert len(REPORTED) == sum(map(len, tables))
     assert len({measure.label for measure in MEASURES.values()}) == len(MEASURES)

@@ -1,15 +1,17 @@
 """The objective itself: sums, checks, the second pass, errors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from toy_cells import ToyModel, ToyTokenizer, toy_cells
 
 from cellwright.objectives import Objective
-from cellwright.objectives.cell import Label
+from cellwright.objectives.cell import Contrast, Label
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
 from cellwright.objectives.views import Clean, GenerativeSplit, RandomMask
-from cellwright.types import Draw
+from cellwright.types import Draw, Targets
 
 
 class Spy(ToyModel):
@@ -59,6 +61,44 @@ def test_a_term_that_only_reads_the_second_pass_asks_nothing_of_the_first():
     model = Spy()
     step(Objective(GenerativeSplit(), {"gen": (1, PromptedValue())}), model)
     assert [asked for _, asked, _ in model.calls] == [frozenset(), {"value_nt"}]
+
+
+def test_contrast_reads_a_second_pass_under_other_dropout():
+    model = Spy(dropout=0.3)
+    objective = Objective(RandomMask(), {"gep": (1, MaskedValue()), "cce": (10, Contrast())})
+    objective.check(model)
+    torch.manual_seed(0)
+    report = step(objective, model)
+    (first, asked_1, out), (second, asked_2, again) = model.calls
+    assert (asked_1, asked_2) == ({"value_nt"}, frozenset())
+    assert second is first
+    assert (again.cell_nd - out.cell_nd).abs().max() > 1e-3
+    expected = Contrast()(replace(out, again=again), Targets())
+    torch.testing.assert_close(report.parts["cce"], expected.detach())
+    report.loss.backward()
+    assert all(call.cell_nd.requires_grad for call in (out, again))
+
+
+def test_contrast_in_evaluation_needs_no_second_pass():
+    model = Spy(dropout=0.3).eval()
+    report = step(Objective(Clean(), {"cce": (1, Contrast())}), model)
+    ((_, _, out),) = model.calls
+    torch.testing.assert_close(report.parts["cce"], Contrast()(replace(out, again=out), Targets()).detach())
+
+
+def test_contrast_needs_dropout():
+    with pytest.raises(ValueError, match="cce compares two passes under different dropout, and ToyModel has none"):
+        Objective(Clean(), {"cce": (1, Contrast())}).check(ToyModel())
+
+
+def test_both_second_passes_in_one_step():
+    model = Spy(dropout=0.3)
+    terms = {"gen": (1, PromptedValue()), "cce": (1, Contrast()), "gep": (1, MaskedValue())}
+    report = step(Objective(GenerativeSplit(), terms), model)
+    assert [asked for _, asked, _ in model.calls] == [{"value_nt"}, {"value_nt"}, frozenset()]
+    assert model.calls[1][0].cell_nd is not None
+    assert model.calls[2][0].cell_nd is None
+    assert set(report.parts) == {"gen", "cce", "gep"}
 
 
 def test_check_names_term_field_and_model():

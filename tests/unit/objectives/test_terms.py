@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cellwright.objectives.cell import Domain, Label
+from cellwright.objectives.cell import Contrast, Domain, Label
+from cellwright.objectives.confidence import LEAST_ERROR, ExpectedError
 from cellwright.objectives.value import CellValue, MaskedValue, PromptedValue, ZeroGate
 from cellwright.types import Layout, ModelOutput, Targets
 
@@ -18,6 +19,11 @@ def output(num_cells=4, width=9, **answers):
     layout = Layout((width,) * num_cells, width)
     hidden = torch.zeros(num_cells, width, 2)
     return ModelOutput(hidden_ntd=hidden, cell_nd=hidden[:, 0], layout=layout, **answers)
+
+
+def cells(cell_nd, again=None):
+    layout = Layout((1,) * len(cell_nd), 1)
+    return ModelOutput(hidden_ntd=cell_nd[:, None], cell_nd=cell_nd, layout=layout, again=again)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +79,30 @@ def test_half_precision_predictions_are_compared_in_float32():
     assert float(loss) == pytest.approx(1e-6, rel=1e-2)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_contrast_by_hand(temperature):
+    torch.manual_seed(3)
+    first, second = torch.randn(2, 5, 4, dtype=torch.float32)
+    loss = Contrast(temperature=temperature)(cells(first, cells(second)), Targets())
+    rows = []
+    for i in range(5):
+        cosines = [float(first[i] @ second[k] / first[i].norm() / second[k].norm()) / temperature for k in range(5)]
+        rows.append(np.log(np.exp(cosines).sum()) - cosines[i])
+    assert float(loss) == pytest.approx(np.mean(rows), rel=1e-5)
+    alike = Contrast(temperature=temperature)(cells(first, cells(3 * first)), Targets())
+    assert alike < loss
+    swapped = Contrast(temperature=temperature)(cells(first, cells(first.roll(1, 0))), Targets())
+    assert alike < swapped
+
+
+def test_contrast_refuses_what_it_cannot_compare():
+    one = torch.ones(1, 3)
+    with pytest.raises(ValueError, match="run once only"):
+        Contrast()(cells(one), Targets())
+    with pytest.raises(ValueError, match="single cell"):
+        Contrast()(cells(one, cells(one)), Targets())
+
+
 def test_prompted_value_without_a_second_pass_is_an_error():
     targets = Targets(value_nt=torch.zeros(4, 9), is_scored_nt=torch.ones(4, 9, dtype=torch.bool))
     with pytest.raises(ValueError, match="prompted pass"):
@@ -123,3 +153,34 @@ def test_class_weights_must_fit_the_head():
     term, out, label_n = label_case(class_weight=(1.0, 2.0))
     with pytest.raises(ValueError, match="2 entries, the head has 3 classes"):
         term(out, Targets(label_n=label_n))
+
+
+def test_expected_error_is_least_where_the_head_says_the_log_of_the_mean_squared_error():
+    class Says(nn.Module):
+        def __init__(self, log_error):
+            super().__init__()
+            self.log_error = nn.Parameter(torch.tensor(float(log_error)))
+
+        def forward(self, hidden):
+            return self.log_error.expand(hidden.shape[:-1])
+
+    predicted, value = torch.tensor([[1.0, 2.0, 3.0, 9.0]]), torch.tensor([[0.0, 2.0, 6.0, 0.0]])
+    targets = Targets(value_nt=value, is_scored_nt=torch.tensor([[True, True, True, False]]))
+    best = np.log(10 / 3 + LEAST_ERROR)
+    losses = {}
+    for log_error in (best - 0.5, best, best + 0.5):
+        term = ExpectedError(Says(log_error))
+        losses[log_error] = term(output(1, 4, value_nt=predicted), targets)
+    assert losses[best].item() == pytest.approx(0.5 * (best + 1), abs=1e-6)
+    assert losses[best] < min(losses[best - 0.5], losses[best + 0.5])
+    term = ExpectedError(Says(best))
+    term(output(1, 4, value_nt=predicted), targets).backward()
+    assert abs(term.head.log_error.grad.item()) < 1e-6
+
+
+def test_a_fresh_head_expects_large_errors_everywhere_and_follows_its_seed():
+    one, same, other = (ExpectedError.for_width(16, seed=seed) for seed in (3, 3, 4))
+    hidden = torch.randn(1, 5, 16)
+    torch.testing.assert_close(one.head(hidden), same.head(hidden), rtol=0, atol=0)
+    assert not torch.equal(one.head(hidden), other.head(hidden))
+    assert (one.head(hidden) - np.log(100)).abs().max() < 1.5

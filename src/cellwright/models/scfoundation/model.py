@@ -92,19 +92,42 @@ class ScFoundation(nn.Module):
             raise ValueError("scFoundation reads no prompts; hide values instead (views random_mask, read_depth)")
         wanted = self.produces if outputs is None else self.produces & set(outputs)
         seen = self._seen(tokens)
-        gene_s, value_s, is_hidden_s = (
-            x.flatten()[seen.at_s] for x in (tokens.gene_nt, tokens.value_nt, tokens.is_hidden_nt)
-        )
-        x_sd = self.value_encoder(value_s, is_hidden_s) + self.gene_encoder(gene_s)
-        hidden_sd = self.encoder_norm(self.blocks(x_sd[None], seen.layout))[0]
-        hidden_ntd = hidden_sd.new_zeros(tokens.gene_nt.numel(), hidden_sd.shape[-1])
-        hidden_ntd = hidden_ntd.index_copy(0, seen.at_s, hidden_sd).view(*tokens.layout.shape, -1)
+        hidden_sd, hidden_ntd = self._encode(tokens, seen)
         return ModelOutput(
             hidden_ntd=hidden_ntd,
             cell_nd=pool_cells(hidden_sd, seen, self.config.pooling),
             layout=tokens.layout,
             **(self._decode(tokens, seen, hidden_ntd, wanted) if wanted else {}),
         )
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers whose queries and keys can be asked for: the decoder's, which reads every token."""
+        return len(self.decoder)
+
+    def queries_keys(self, tokens: TokenBatch, layer: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of a decoder layer; see `cellwright.protocols.AttentiveModel`.
+
+        Raises
+        ------
+        ValueError
+            Where the decoder's attention is linear (``decoder_attention``, published), which compares no two tokens.
+        """
+        seen = self._seen(tokens)
+        _, hidden_ntd = self._encode(tokens, seen)
+        is_unseen_nt = _is_unseen(tokens, seen)
+        x_ntd = self._for_decoder(tokens.gene_nt, tokens.value_nt, tokens.is_hidden_nt, hidden_ntd, is_unseen_nt)
+        return self.decoder.queries_keys(x_ntd, tokens.layout, layer)
+
+    def _encode(self, tokens: TokenBatch, seen: _Seen) -> tuple[Tensor, Tensor]:
+        """Return the encoder's states of the tokens it sees, and the same at their places among all tokens."""
+        gene_s, value_s, is_hidden_s = (
+            x.flatten()[seen.at_s] for x in (tokens.gene_nt, tokens.value_nt, tokens.is_hidden_nt)
+        )
+        x_sd = self.value_encoder(value_s, is_hidden_s) + self.gene_encoder(gene_s)
+        hidden_sd = self.encoder_norm(self.blocks(x_sd[None], seen.layout))[0]
+        hidden_ntd = hidden_sd.new_zeros(tokens.gene_nt.numel(), hidden_sd.shape[-1])
+        return hidden_sd, hidden_ntd.index_copy(0, seen.at_s, hidden_sd).view(*tokens.layout.shape, -1)
 
     def _seen(self, tokens: TokenBatch) -> _Seen:
         """Find what the encoder sees: expressed genes that are not hidden, and the depths."""
@@ -128,26 +151,33 @@ class ScFoundation(nn.Module):
         self, tokens: TokenBatch, seen: _Seen, hidden_ntd: Tensor, wanted: Collection[str]
     ) -> dict[str, Tensor]:
         """Return the answers of the decoder, which reads every token; a few cells at a time where nothing forbids."""
-        is_unseen_nt = torch.ones(tokens.gene_nt.numel(), dtype=torch.bool, device=hidden_ntd.device)
-        is_unseen_nt = is_unseen_nt.index_fill(0, seen.at_s, False).view(tokens.layout.shape)
+        parts = (tokens.gene_nt, tokens.value_nt, tokens.is_hidden_nt, hidden_ntd, _is_unseen(tokens, seen))
         is_whole = torch.is_grad_enabled() or self.config.key_maximum == "batch"
         answers: dict[str, list[Tensor]] = {name: [] for name in wanted}
         for rows, columns, layout in _groups(tokens.layout, None if is_whole else GROUP):
-            gene_nt, value_nt, is_hidden_nt, x_ntd, is_unseen = (
-                x[rows, columns]
-                for x in (tokens.gene_nt, tokens.value_nt, tokens.is_hidden_nt, hidden_ntd, is_unseen_nt)
-            )
-            at_u = is_unseen.flatten().nonzero()[:, 0]
-            value_ud = self.value_encoder(value_nt.flatten()[at_u], is_hidden_nt.flatten()[at_u])
-            x_ntd = x_ntd.flatten(0, 1).index_copy(0, at_u, value_ud.to(x_ntd.dtype)).view_as(x_ntd)
-            x_ntd = self.decoder_input(x_ntd + self.gene_encoder(gene_nt))
+            x_ntd = self._for_decoder(*(part[rows, columns] for part in parts))
             context_ntd = self.norm(self.decoder_norm(self.decoder(x_ntd, layout)))
             if "value_nt" in wanted:
                 answers["value_nt"].append(self.value_head(context_ntd)[..., 0])
             if "context_ntd" in wanted:
                 answers["context_ntd"].append(context_ntd)
         axis = 1 if tokens.layout.is_packed else 0
-        return {name: torch.cat(parts, axis) for name, parts in answers.items()}
+        return {name: torch.cat(found, axis) for name, found in answers.items()}
+
+    def _for_decoder(
+        self, gene_nt: Tensor, value_nt: Tensor, is_hidden_nt: Tensor, hidden_ntd: Tensor, is_unseen_nt: Tensor
+    ) -> Tensor:
+        """Return what the decoder reads: the encoder's states, values where it saw none, and the genes once more."""
+        at_u = is_unseen_nt.flatten().nonzero()[:, 0]
+        value_ud = self.value_encoder(value_nt.flatten()[at_u], is_hidden_nt.flatten()[at_u])
+        x_ntd = hidden_ntd.flatten(0, 1).index_copy(0, at_u, value_ud.to(hidden_ntd.dtype)).view_as(hidden_ntd)
+        return self.decoder_input(x_ntd + self.gene_encoder(gene_nt))
+
+
+def _is_unseen(tokens: TokenBatch, seen: _Seen) -> Tensor:
+    """Return bool, laid out like the tokens: the encoder does not see it."""
+    is_unseen_nt = torch.ones(tokens.gene_nt.numel(), dtype=torch.bool, device=seen.at_s.device)
+    return is_unseen_nt.index_fill(0, seen.at_s, False).view(tokens.layout.shape)
 
 
 def _groups(layout: Layout, most: int | None) -> Iterator[tuple[slice, slice, Layout]]:

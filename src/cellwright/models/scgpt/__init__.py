@@ -24,4 +24,10 @@ FAMILY = Family(
     "Nature Methods 21, 1470-1480 (2024). doi:10.1038/s41592-024-02201-0",
     weights_terms="Published scGPT weights come under their repository's MIT licence; no separate terms are stated.",
     heads=("label", "domain"),
+    tech_batch_parts=lambda num: {
+        "input_norm": "domain",
+        "num_domains": num,
+        "num_tech_batches": num,
+        "has_zero_gate": True,
+    },
 )

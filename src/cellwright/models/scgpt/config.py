@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cellwright.config import Config
+from cellwright.models.sizes import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
 from cellwright.nn.heads import CellStyle
 
 SPECIALS = {"pad": "<pad>", "cls": "<cls>", "eoc": "<eoc>"}
@@ -15,13 +16,13 @@ SPECIALS = {"pad": "<pad>", "cls": "<cls>", "eoc": "<eoc>"}
 class ScGPTConfig(Config):
     """Architecture and value coding of one scGPT network; the defaults are those of the released models."""
 
-    width: int = Field(512, ge=1)
+    width: int = Field(512, ge=1, le=MOST_WIDTH)
     """Size of hidden states (embsize)."""
-    num_heads: int = Field(8, ge=1)
+    num_heads: int = Field(8, ge=1, le=MOST_HEADS)
     """Attention heads (nheads)."""
-    num_layers: int = Field(12, ge=1)
+    num_layers: int = Field(12, ge=1, le=MOST_LAYERS)
     """Transformer blocks (nlayers)."""
-    feed_forward: int = Field(512, ge=1)
+    feed_forward: int = Field(512, ge=1, le=MOST_WIDTH)
     """Width inside the feed-forward part (d_hid); equal to the width in released models, not four times it."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout of residual branches, feed-forward and value encoder."""
@@ -54,9 +55,11 @@ class ScGPTConfig(Config):
     modality_pad: int | None = None
     """Modality id of pads, whose row gets no gradient."""
     num_conditions: int = Field(0, ge=0)
-    """Per-token condition flags added to the input (pert_encoder); 0 = none."""
+    """Conditions of a token, added to the input (pert_encoder); 0 = none. The condition 0 is "nothing said"."""
     condition_pad: int | None = None
     """Condition id whose row is zero and gets no gradient (pert_pad_id)."""
+    more_conditions: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Conditions of further kinds, one table a kind; their vectors are summed. Published models have one kind."""
     has_unknown_flag: bool = True
     """Whether the network has the flag vectors of generative pre-training (flag_encoder)."""
     value_head: Literal["plain", "affine", "none"] = "plain"
@@ -80,12 +83,29 @@ class ScGPTConfig(Config):
             raise ValueError("input_norm='domain' and num_domains > 0 go together")
         if self.value_input == "category" and self.num_bins is None:
             raise ValueError("value_input='category' needs num_bins")
+        if self.more_conditions and not self.num_conditions:
+            raise ValueError("more_conditions are beside the first kind: give num_conditions too")
         return self
+
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        blocks = self.num_layers * (4 * self.width**2 + 2 * self.width * self.feed_forward)
+        return num_tokens * self.width + blocks + 5 * self.width**2
+
+    @property
+    def condition_sizes(self) -> tuple[int, ...]:
+        """Conditions of each kind."""
+        return (self.num_conditions, *self.more_conditions) if self.num_conditions else ()
 
     @property
     def uses_tech_batch(self) -> bool:
         """Whether the network must be told each cell's sequencing batch."""
-        return self.num_domains > 0 or self.num_tech_batches > 0
+        return self.num_known_batches > 0
+
+    @property
+    def num_known_batches(self) -> int:
+        """Sequencing batches that the network can be told of; 0 = it is not told."""
+        return max(self.num_domains, self.num_tech_batches)
 
 
 TINY = ScGPTConfig(

@@ -37,6 +37,7 @@ class Parts:
     input_norm: nn.Module | None
     unknown_flag: nn.Embedding | None
     condition: nn.Embedding | None
+    more_conditions: nn.ModuleList | None
     tech_batch: NormedEmbedding | None
     modality: NormedEmbedding | None
     value_head: nn.Module | None
@@ -54,6 +55,7 @@ class ScGPT(nn.Module):
         self.value_encoder = parts.value_encoder
         self.unknown_flag = parts.unknown_flag
         self.condition = parts.condition
+        self.more_conditions = parts.more_conditions
         self.tech_batch = parts.tech_batch
         self.modality = parts.modality
         self.input_norm = parts.input_norm
@@ -97,6 +99,17 @@ class ScGPT(nn.Module):
             answers["cell_value_nt"], answers["cell_expressed_nt"] = pair
         return ModelOutput(hidden_ntd=hidden_ntd, cell_nd=cell_nd, layout=layout, **answers)
 
+    @property
+    def attention_layers(self) -> int:
+        """Layers whose queries and keys can be asked for."""
+        return len(self.blocks)
+
+    def queries_keys(self, tokens: TokenBatch, layer: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of a layer, each ``[n, t, h, dh]``; see `cellwright.protocols.AttentiveModel`."""
+        marked_nt = mark_values(tokens, hidden=self.config.mask_value, pad=self.config.pad_value)
+        x_ntd = self._embed(tokens, self.gene_encoder(tokens.gene_nt), marked_nt)
+        return self.blocks.queries_keys(x_ntd, tokens.layout, layer)
+
     def _embed(self, tokens: TokenBatch, gene_ntd: Tensor, marked_nt: Tensor) -> Tensor:
         layout = tokens.layout
         if self.value_encoder is None:
@@ -107,14 +120,23 @@ class ScGPT(nn.Module):
                 value_ntd = self._flag_unknown(value_ntd, tokens)
             x_ntd = gene_ntd + value_ntd
         if self.condition is not None:
-            if tokens.flag_nt is None:
-                raise ValueError("this model takes a condition flag a token (flag_nt), and the tokens carry none")
-            x_ntd = x_ntd + self.condition(tokens.flag_nt)
+            x_ntd = x_ntd + self._conditions(tokens.flag_nt)
         if self.input_norm is not None:
             x_ntd = self.input_norm(x_ntd, layout, tokens.tech_batch_n)
         if tokens.cell_nd is not None:
             x_ntd = self._prompt(x_ntd, tokens)
         return x_ntd
+
+    def _conditions(self, flag_nt: Tensor | None) -> Tensor:
+        if flag_nt is None:
+            raise ValueError("this model takes a condition flag a token (flag_nt), and the tokens carry none")
+        kinds = [self.condition, *(self.more_conditions or ())]
+        found = 1 if flag_nt.ndim == 2 else flag_nt.shape[-1]
+        if found != len(kinds):
+            raise ValueError(f"this model takes {len(kinds)} kinds of conditions a token, and flag_nt holds {found}")
+        if flag_nt.ndim == 2:
+            return self.condition(flag_nt)
+        return sum(table(flag_nt[..., c]) for c, table in enumerate(kinds))
 
     def _flag_unknown(self, value_ntd: Tensor, tokens: TokenBatch) -> Tensor:
         if self.unknown_flag is None:
@@ -171,6 +193,7 @@ def _parts(config: ScGPTConfig) -> Parts:
     joined = 2 * width if has_context else width
     modality = NormedEmbedding(config.num_modalities, width, config.modality_pad) if config.num_modalities else None
     condition = nn.Embedding(config.num_conditions, width, config.condition_pad) if config.num_conditions else None
+    more = [nn.Embedding(size, width, padding_idx=0) for size in config.more_conditions]
     norms = {"none": None, "batch": BatchNormTokens, "domain": lambda w: DomainBatchNorm(w, config.num_domains)}
     norm = norms[config.input_norm]
     return Parts(
@@ -178,6 +201,7 @@ def _parts(config: ScGPTConfig) -> Parts:
         input_norm=norm(width) if norm else None,
         unknown_flag=nn.Embedding(2, width) if config.has_unknown_flag else None,
         condition=condition,
+        more_conditions=nn.ModuleList(more) if more else None,
         tech_batch=NormedEmbedding(config.num_tech_batches, width) if config.num_tech_batches else None,
         modality=modality,
         value_head=_value_head(config, joined),

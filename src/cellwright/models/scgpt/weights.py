@@ -88,7 +88,7 @@ def read_config(args: dict[str, Any], state: dict[str, Tensor], where: str) -> S
 
     width = needed("embsize")
     domains = {key.split(".")[2] for key in state if key.startswith("dsbn.bns.")}
-    style = _cell_value_style(state, width)
+    style = _cell_value_style(state)
     category = rows("value_encoder.embedding.weight")
     values = {
         "width": width,
@@ -125,12 +125,13 @@ def read_config(args: dict[str, Any], state: dict[str, Tensor], where: str) -> S
     return ScGPTConfig.read(values, f"{where}/args.json")
 
 
-def _cell_value_style(state: dict[str, Tensor], width: int) -> str:
+def _cell_value_style(state: dict[str, Tensor]) -> str:
     if not any(key.startswith("mvc_decoder.") for key in state):
         return "none"
     if "mvc_decoder.fc1.weight" not in state:
         return "inner product"
-    return "sum query" if state["mvc_decoder.fc1.weight"].shape[1] == width else "concat query"
+    query, first = state.get("mvc_decoder.gene2query.weight"), state["mvc_decoder.fc1.weight"]
+    return "sum query" if query is not None and first.shape[1] == query.shape[0] else "concat query"
 
 
 def from_released(path: Path) -> Released:
@@ -195,7 +196,14 @@ def to_released(model: Any, folder: Path) -> None:
     """Write a `cellwright.models.Model` of this family as a published folder, atomically.
 
     What came from a published checkpoint goes back tensor for tensor, key for key.
+
+    Raises
+    ------
+    ValueError
+        For a network with several kinds of conditions, which the published format has no names for.
     """
+    if model.config.more_conditions:
+        raise ValueError("published scGPT checkpoints hold one kind of conditions; save this model in our own format")
     origin = model.origin
     files = origin.get("files", {})
     layout = origin.get("layout", "flash")

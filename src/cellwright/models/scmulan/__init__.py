@@ -26,5 +26,6 @@ FAMILY = Family(
     weights_terms="Published scMulan weights come without terms of their own; their repository's code is MIT.",
     vocab_file=META,
     categories=CATEGORIES,
+    has_silent_genes=False,
     questions=QUESTIONS,
 )

@@ -1,0 +1,138 @@
+"""Fine-tuning a model for a task, scored on held-out cells beside simple baselines. The run folder is a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cellwright.models import Model
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.verbs.labelled import LabelledCells, annotation_record, annotation_study, baselines_on, labelled_cells
+from cellwright.verbs.opening import ReadOptions, open_model
+from cellwright.verbs.training import publish, removed_if_futile
+
+if TYPE_CHECKING:
+    from cellwright.evaluate.evaluation import Evaluation
+    from cellwright.train.run import FitResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneResult:
+    """A fine-tuned model, its scores beside the baselines', and the report of both."""
+
+    model: Model
+    fit: FitResult
+    evaluation: Evaluation
+    folder: Path
+    report: Path
+
+
+def finetune(
+    adata: Any,
+    model: Model | str | Path,
+    *,
+    task: Literal["annotate"] = "annotate",
+    label: str,
+    out: str | Path,
+    split_by: str | None = None,
+    changes: Sequence[str] = (),
+    read: ReadOptions | None = None,
+    run: InferenceOptions | None = None,
+) -> FinetuneResult:
+    """Fine-tune a model for a task, and score it on held-out cells beside simple baselines.
+
+    Parameters
+    ----------
+    adata
+        Labelled cells: AnnData or path.
+    model
+        A loaded model, the path of a checkpoint, or the name of a shipped one. It is not changed.
+    task
+        ``annotate``.
+    label
+        Column of obs with the cell types; a cell without one is an error.
+    out
+        Run folder to make: model, recipe, metrics, log, evaluation, report.
+    split_by
+        Column of obs whose groups are held out whole. ``None`` = a donor- or study-like column where there is one,
+        else random cells; ``"cells"`` = random cells.
+    changes
+        Changes to `cellwright.tasks.annotate.AnnotateConfig` such as ``"mode=lora"`` or ``"train.max_epochs=3"``.
+    read, run
+        How the cells are read, how the model is run for prediction.
+
+    Raises
+    ------
+    ValueError
+        When an option, the data, the labels or the folder cannot be used; nothing is left behind then.
+    """
+    from cellwright.data.write import check_place
+    from cellwright.tasks.annotate import AnnotateConfig, train_annotator
+    from cellwright.train.run import open_run
+
+    check_task(task)
+    model, folder, run = open_model(model), Path(out), run or InferenceOptions()
+    config = AnnotateConfig().override(changes)
+    cells = labelled_cells(adata, model, label, split_by=split_by, seed=config.train.seed, read=read)
+    check_place(folder)
+    start = time.perf_counter()
+    with removed_if_futile(folder):
+        open_run(folder, annotation_record(cells, model, config))
+        tuned, fit = train_annotator(
+            model,
+            cells.source,
+            cells.rows,
+            cells.classes,
+            config=config,
+            folder=folder,
+            is_progress_shown=run.progress,
+        )
+    seconds = {"fine-tuning": time.perf_counter() - start}
+    evaluation = _evaluate(tuned, fit, cells, run, seconds)
+    report = publish(evaluation, folder)
+    return FinetuneResult(model=tuned, fit=fit, evaluation=evaluation, folder=folder, report=report)
+
+
+def check_task(task: str) -> None:
+    """Refuse a task that no model can be fine-tuned for."""
+    if task != "annotate":
+        raise ValueError(f"task {task!r} cannot be fine-tuned for; choose annotate")
+
+
+def _evaluate(
+    tuned: Model, fit: FitResult, cells: LabelledCells, run: InferenceOptions, seconds: dict[str, float]
+) -> Evaluation:
+    from cellwright.evaluate.annotation import Contender
+    from cellwright.evaluate.study import evaluate_study
+    from cellwright.tasks.annotate import annotate_cells
+    from cellwright.tasks.embed import embed_cells
+
+    query = cells.query
+    start = time.perf_counter()
+    found = annotate_cells(tuned, query, run)
+    embedding_nd = embed_cells(tuned, query, run)
+    seconds["prediction"] = time.perf_counter() - start
+    main = Contender(
+        name=f"{tuned.family.title} fine-tuned",
+        what=f"{tuned.family.title} of {tuned.num_parameters:,} parameters, fine-tuned on the training cells",
+        prob_nk=found.prob_nk,
+        is_baseline=False,
+        seconds=seconds["fine-tuning"] + seconds["prediction"],
+        trained_parameters=fit.num_trained,
+    )
+    start = time.perf_counter()
+    baselines = baselines_on(cells)
+    seconds["baselines"] = time.perf_counter() - start
+    study = annotation_study(cells, [main, *baselines], tuned, embedding_nd, seconds=seconds)
+    rivals = [(main.name, baseline.name) for baseline in baselines if baseline.name != "majority"]
+    return evaluate_study(
+        replace(
+            study,
+            against=rivals,
+            fits={"fine-tuning": ("cross entropy", fit)},
+            limitations=("One data set, one split, one training seed.",),
+        )
+    )
