@@ -11,8 +11,8 @@ fine-tuned to name cells by `cellwright.compare_modes`, with class weights and w
     python studies/finetune_modes.py --family scgpt --data FOLDER -o studies/results
     python studies/finetune_modes.py --family scfoundation --data FOLDER -o studies/results
 
-Runs are kept in ``--runs`` and are not made again. Nothing is chosen by the held-out cells: rates were set by
-validation losses of one seed of the setting ``donors``.
+Runs are kept in ``--runs`` and are not made again. Nothing is chosen by the held-out cells: the learning rate of each
+way is the one of ``--rates`` with the lowest validation loss, by one seed of the first setting without class weights.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,12 @@ if TYPE_CHECKING:
 
     from cellwright.evaluate import Evaluation
     from cellwright.models import Model
+    from cellwright.verbs import ModeComparison
 
 UNLABELLED = ("pbmc_facs_zheng", "pbmc_frozen_donorA", "pbmc_hao2021_1k")
 DONORS, SORTED, UNSEEN = "kang2018_ctrl_8donors", "pbmc_facs_zheng", "pbmc3k"
 SETTINGS = ("donors", "study")
 WEIGHTS = ("none", "balanced")
-RATES = {"probe": 1e-2, "lora": 3e-3, "full": 1e-3, "scratch": 1e-3}
-"""Way -> learning rate."""
 RECIPES = {"scgpt": "scgpt_demo", "scfoundation": "scfoundation_tiny"}
 PRIMARY = "macro_f1_present"
 
@@ -116,9 +116,9 @@ def pretrained(asked: argparse.Namespace) -> Model:
     return cellwright.load(folder)
 
 
-def compared(asked: argparse.Namespace, model: Model, cells: AnnData, setting: str, weight: str) -> Evaluation:
-    """Compare the ways in one setting."""
-    changes = [
+def changes_for(asked: argparse.Namespace, weight: str) -> list[str]:
+    """Return the options of fine-tuning that all ways share."""
+    return [
         f"class_weight={weight}",
         f"train.max_epochs={asked.epochs}",
         "train.accelerator=cpu",
@@ -127,14 +127,27 @@ def compared(asked: argparse.Namespace, model: Model, cells: AnnData, setting: s
         "optim.weight_decay=0.01",
         "optim.schedule=cosine",
         "optim.warmup_steps=10",
-        *(f"{mode}:optim.lr={rate}" for mode, rate in RATES.items()),
     ]
+
+
+def compared(
+    cells: AnnData, model: Model, setting: str, *, seeds: int, changes: Sequence[str], out: Path
+) -> ModeComparison:
+    """Compare the ways in one setting."""
     held_out = {"donors": {"split_by": "donor"}, "study": {"split_by": "study", "held_out": (UNSEEN,)}}[setting]
-    how = CompareOptions(seeds=asked.seeds, **held_out)
-    out = asked.runs / asked.family / setting / weight
-    return compare_modes(
-        cells, model, label="cell_type_coarse", out=out, how=how, changes=changes, run=QUIET
-    ).evaluation
+    how = CompareOptions(seeds=seeds, **held_out)
+    return compare_modes(cells, model, label="cell_type_coarse", out=out, how=how, changes=changes, run=QUIET)
+
+
+def choose_rates(asked: argparse.Namespace, cells: AnnData, model: Model, setting: str) -> dict[str, dict[str, float]]:
+    """Return, for each way, the lowest validation loss of one run by learning rate."""
+    losses: dict[str, dict[str, float]] = {}
+    for rate in asked.rates:
+        changes = [*changes_for(asked, "none"), f"optim.lr={rate}"]
+        out = asked.runs / asked.family / f"rate_{rate}"
+        for mode, runs in compared(cells, model, setting, seeds=1, changes=changes, out=out).runs.items():
+            losses.setdefault(mode, {})[str(rate)] = runs[0].best_loss
+    return losses
 
 
 def add(record: Record, evaluation: Evaluation, setting: str, weight: str) -> None:
@@ -191,7 +204,8 @@ def main() -> None:
     options.add_argument("--genes", type=int, default=400, help="most variable genes")
     options.add_argument("--pretrain-steps", type=int, default=600)
     options.add_argument("--pretrain-batch", type=int, default=16, help="cells a step of pre-training")
-    options.add_argument("--cells", type=int, default=600, help="labelled cells of a setting")
+    options.add_argument("--cells", type=int, default=500, help="labelled cells of a setting")
+    options.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2], help="learning rates tried")
     options.add_argument("--epochs", type=int, default=8, help="passes of fine-tuning")
     options.add_argument("--seeds", type=int, default=3, help="training seeds of each way")
     asked = options.parse_args()
@@ -205,9 +219,16 @@ def main() -> None:
     model = pretrained(asked)
     history = json.loads((asked.runs / asked.family / "pretrained" / "recipe.json").read_text(encoding="utf-8"))
     record.add({"what": "pre-training"}, recipe=history["name"], parameters=model.num_parameters, model=model.sha256())
+    first = next(iter(cells))
+    losses = choose_rates(asked, cells[first], model, first)
+    rates = {mode: min(by_rate, key=by_rate.__getitem__) for mode, by_rate in losses.items()}
+    record.add({"what": "rates"}, chosen_in=first, rates=rates, validation_losses=losses)
     for setting, adata in cells.items():
         for weight in asked.weights:
-            add(record, compared(asked, model, adata, setting, weight), setting, weight)
+            changes = changes_for(asked, weight) + [f"{mode}:optim.lr={rate}" for mode, rate in rates.items()]
+            out = asked.runs / asked.family / f"{setting}_{weight}"
+            result = compared(adata, model, setting, seeds=asked.seeds, changes=changes, out=out)
+            add(record, result.evaluation, setting, weight)
             record.save(table)
 
 

@@ -25,6 +25,7 @@ from cellwright.objectives import TERMS, VIEWS
 from cellwright.recipes import RECIPES, recipe
 from cellwright.tasks.annotate import AnnotateConfig
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.integrate import IntegrateConfig
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 from cellwright.verbs import CompareOptions, ReadOptions
@@ -32,45 +33,65 @@ from cellwright.verbs.comparing import configs_of
 
 SMALL = {
     "annotate": ["--steps", "2", "--epochs", "1"],
+    "compare_modes": ["--steps", "2", "--epochs", "1", "--seeds", "1", "--modes", "probe", "full"],
     "convert": [],
     "denoise": ["--steps", "2"],
     "embed": ["--steps", "2"],
+    "grn": ["--steps", "2", "--genes", "120", "--num-cells", "5"],
+    "integrate": ["--steps", "2", "--epochs", "1", "--genes", "60"],
+    "fill": ["--steps", "2", "--genes", "40"],
     "map_reference": ["--steps", "2"],
     "multiome": ["--epochs", "1"],
     "generate": ["--steps", "2", "--num-cells", "3"],
+    "perturb": ["--epochs", "1"],
     "pretrain": ["--steps", "2", "--genes", "50"],
 }
 """Arguments that make an example quick."""
 OWN = {
     "annotate": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
+    "compare_modes": ["--data", "own.h5ad", "--label", "cell_type"],
     "convert": [],
     "denoise": ["--data", "own.h5ad"],
     "embed": ["--data", "own.h5ad", "--label", "cell_type"],
+    "grn": ["--data", "own.h5ad"],
+    "integrate": ["--data", "own.h5ad", "--tech-batch", "tech_batch", "--label", "cell_type"],
+    "fill": ["--data", "own.h5ad", "--label", "cell_type"],
     "map_reference": ["--reference", "own.h5ad", "--query", "own.h5ad", "--label", "cell_type"],
     "multiome": [],
     "generate": ["--data", "own.h5ad", "--label", "cell_type"],
+    "perturb": ["--data", "own.h5ad", "--perturbation", "cell_type", "--control", "type 0"],
     "pretrain": ["--data", "own.h5ad"],
 }
 """Arguments that give it cells of one's own."""
 SAYS = {
     "annotate": "wrote ",
+    "compare_modes": "report: ",
     "convert": "equal after the round trip: True",
     "embed": "PCA: ",
+    "grn": "wrote ",
+    "integrate": "embedded again: ",
+    "fill": "steps are ",
     "map_reference": "PCA: ",
     "multiome": "told 6 proteins of 40 cells without any:",
     "generate": "made.h5ad: 6 cells",
     "denoise": "genes known to the model",
+    "perturb": "largest predicted change",
     "pretrain": "step 2: ",
 }
 """What it must have printed in the end."""
 OUT = {
     "annotate": "annotated.h5ad",
+    "compare_modes": "ways/report.html",
     "convert": "cellwright/config.json",
     "embed": None,
+    "grn": "attention/targets.tsv",
+    "integrate": "integrated/integrated.h5ad",
+    "fill": "whole.h5ad",
     "map_reference": None,
     "multiome": "cells.h5ad",
     "generate": "made.h5ad",
     "denoise": None,
+    "perturb": "model/network/config.json",
     "pretrain": "config.json",
 }
 """File that it must leave in the folder ``--out``; ``None`` = ``--out`` is that file."""
@@ -127,6 +148,8 @@ def parse(command, words: list[str], *, is_whole: bool) -> None:
         AnnotateConfig().override([f"mode={options['mode']}", *changes])
     elif path == ["finetune", "compare"]:
         configs_of(CompareOptions(modes=options["modes"].split(",")).modes, changes)
+    elif path == ["integrate"] and options["mode"] != "zero_shot":
+        IntegrateConfig().override([f"mode={options['mode']}", *changes])
 
 
 def check_command(command, words: list[str], where: str, *, is_whole: bool = True) -> None:
@@ -273,13 +296,15 @@ def check_example(example: Path, out: Path, printed: str) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
 def test_an_example_runs(example, tmp_path, monkeypatch, capsys):
     """In this process, on small cells of one's own; the drawing is by PCA, since UMAP takes long to compile."""
-    from cellwright.evaluate import multiome, projection, study
+    from cellwright.evaluate import integration_sections, multiome, projection, study
 
     monkeypatch.chdir(tmp_path)
     genes = load_dataset("pbmc_facs_zheng").var_names[:300]
     make_cells(150, len(genes), gene_names=genes, depth=600.0).write_h5ad("own.h5ad")
     for drawing in (study, multiome):
         monkeypatch.setattr(drawing, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+    for module in (study, integration_sections):
+        monkeypatch.setattr(module, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
     out = tmp_path / ("out.h5ad" if OUT[example.stem] is None else "out")
     runpy.run_path(str(example))["main"]([*SMALL[example.stem], *OWN[example.stem], "--out", str(out)])
     check_example(example, out, capsys.readouterr().out)

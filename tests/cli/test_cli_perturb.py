@@ -133,11 +133,11 @@ def kept(screen, files, tmp_path_factory):
     """A run in which a tiny model was fine-tuned and kept; its folder, and the folder of the model it began from."""
     folder = tmp_path_factory.mktemp("kept")
     made_up_model().save(folder / "begun")
+    as_labels = ["labels" if word == "genes" else word for word in FAST]
     works(
         "perturb", files / "screen.h5ad", "-o", folder / "run", "--model", folder / "begun", "--use", "cells",
-        "--keep-model", *["labels" if word == "genes" else word for word in FAST],
-        "--set", "cells.max_epochs=1", "--set", "cells.cells_per_profile=3", "--set", "cells.pool=5",
-        "--set", "cells.device=cpu",
+        "--keep-model", *as_labels, "--set", "cells.max_epochs=1", "--set", "cells.cells_per_profile=3", "--set",
+        "cells.pool=5", "--set", "cells.device=cpu",
     )  # fmt: skip
     return folder
 

@@ -12,7 +12,9 @@ from cellwright.models import FAMILIES, load, new_model
 from cellwright.objectives import TERMS
 from cellwright.tasks.generate import CellPrompt, GenerateConfig, generate_cells
 from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.known_genes import ask, draw_known, fed_ids
 from cellwright.tasks.tell import tell_categories
+from cellwright.tasks.unmask import UnmaskConfig, check_unmasks, unmask_cells
 from cellwright.types import CellBatch, CellEnd, Draw, Layout, Targets, WordScores
 from cellwright.vocab import GeneVocab
 
@@ -297,3 +299,22 @@ def test_words_are_told_and_cells_are_made_or_refused(model):
     prompt = CellPrompt(words={first: words[first][0]}, num_cells=2)
     made = generate_cells(knowing, [prompt], GenerateConfig(seed=1), max_genes=5, options=quiet)
     assert made.level_ng.shape == (2, NUM_GENES)
+
+
+def test_known_genes_stay_where_a_family_fills_in_the_others(model):
+    """The others are refused; one step is the plain pass, so that a cell alone is as among others."""
+    source, quiet = Source(model.vocab), InferenceOptions(progress=False, device="cpu")
+    gene_ids = fed_ids(model)
+    is_known_ng = draw_known(len(source), len(gene_ids), 0.5, seed=1)
+    if model.family.decoding != "unmask":
+        with pytest.raises(ValueError, match="does not fill in unknown genes"):
+            check_unmasks(model)
+        return
+    question = ask(model, source, is_known_ng, gene_ids=gene_ids, options=quiet)
+    filled = unmask_cells(model, question, UnmaskConfig(steps=2, order="fixed"), options=quiet)
+    np.testing.assert_array_equal(filled.value_ng[is_known_ng], question.value_ng[is_known_ng])
+    assert np.isfinite(filled.value_ng).all()
+    alone = unmask_cells(
+        model, question, UnmaskConfig(steps=2, order="fixed"), options=quiet.model_copy(update={"batch_size": 1})
+    )
+    np.testing.assert_allclose(alone.value_ng, filled.value_ng, atol=1e-4)

@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from parity.cases import Case, assert_close
+
+from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.known_genes import Question
+from cellwright.tasks.unmask import unmask_cells
 
 NAMES = ["pretrain_generative_padded", "pretrain_generative_nopad", "pretrain_generative_prenorm"]
 
@@ -78,3 +83,32 @@ def test_unknown_genes_do_not_see_each_other():
     untouched = torch.ones(len(a), dtype=torch.bool).index_fill(0, last, False)
     torch.testing.assert_close(a[untouched], b[untouched], rtol=0, atol=0)
     assert (a[last] - b[last]).abs().min() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_of_filling_in_is_the_published_pass(name):
+    """Published weights fill in what published code predicts: from known genes, and with a cell prompt beside them."""
+    case = Case("scgpt", name)
+    model, tokens = case.model(), case.split_tokens()
+    gene_ids = np.sort(model.vocab.ids(model.vocab.genes))
+    column_v = np.full(len(model.vocab), -1)
+    column_v[gene_ids] = np.arange(len(gene_ids))
+    cell_t, column_t = tokens.layout.cell_of_token().numpy(), column_v[tokens.gene_nt[0].numpy()]
+    is_prompt_t, is_gene_t = tokens.layout.is_prompt_nt()[0].numpy(), column_t >= 0
+    shape = (tokens.layout.num_cells, len(gene_ids))
+    value_ng, is_known_ng, is_asked_ng = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
+    known, asked = is_prompt_t & is_gene_t, ~is_prompt_t
+    value_ng[cell_t[known], column_t[known]] = tokens.value_nt[0].numpy()[known]
+    is_known_ng[cell_t[known], column_t[known]] = True
+    is_asked_ng[cell_t[asked], column_t[asked]] = True
+    question = Question(
+        gene_ids=gene_ids, value_ng=value_ng, is_known_ng=is_known_ng, is_asked_ng=is_asked_ng,
+        row_n=np.arange(len(value_ng)),
+    )  # fmt: skip
+    options = InferenceOptions(progress=False, device="cpu", max_length=10_000)
+    is_unknown = ~case["in/gen_pad_mask"]
+    prompted = replace(question, cell_nd=case["out/pass1/cell_emb"].numpy())
+    for some, number in ((question, 1), (prompted, 2)):
+        filled = unmask_cells(model, some, options=options)
+        ours = torch.from_numpy(filled.value_ng[cell_t[asked], column_t[asked]])
+        assert_close(ours, case[f"out/pass{number}/gen_preds"][is_unknown])

@@ -26,6 +26,8 @@ from cellwright.metrics.drugs import (
     drug_correlations,
     fold_auroc,
     pearson,
+    resampled_auroc,
+    resampled_responses,
     response_interval,
     rmse,
     share_better,
@@ -220,7 +222,10 @@ def test_rows_tables_and_figures(tmp_path):
     assert len(lines_of_text) == 1 + len(answers)
     for svg in (
         response_figure(rows, models=["oracle"]),
-        drug_figure(test, answers, names=("effects", "kernel_ridge")),
+        drug_figure(
+            *(drug_correlations(test.value_p, answers[name], test.drug_p) for name in ("effects", "kernel_ridge")),
+            names=("effects", "kernel_ridge"),
+        ),
     ):
         assert svg.startswith(b"<?xml")
         assert len(svg) > 2000
@@ -239,3 +244,39 @@ def test_correlations_of_several_folds_are_not_pooled():
     assert within_drug_pearson(pairs.value_p, pred_p, pairs.drug_p) < -0.01
     rows = score_responses({"drug mean": pred_p}, pairs, split="line", fold_p=fold_p, num_resamples=20)
     assert next(row.value for row in rows if row.metric == "within_drug_pearson") == 0
+
+
+def test_resampled_auroc_is_that_of_the_drawn_cells():
+    """Counts of draws and the cells themselves, repeated, give the same."""
+    rng = np.random.default_rng(0)
+    label_n, score_n = rng.integers(0, 2, 40), rng.integers(0, 9, 40).astype(float)  # with ties
+    fold_n = np.arange(40) % 2
+    drawn_r = resampled_auroc(label_n, score_n, num_resamples=20, seed=3)
+    count_rn = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40), 20)
+    wanted_r = [auroc(np.repeat(label_n, count_n), np.repeat(score_n, count_n)) for count_n in count_rn]
+    assert np.allclose(drawn_r, wanted_r)
+    in_folds_r = resampled_auroc(label_n, score_n, fold_n=fold_n, num_resamples=20, seed=3)
+    wanted_r = [
+        fold_auroc(np.repeat(label_n, count_n), np.repeat(score_n, count_n), np.repeat(fold_n, count_n))
+        for count_n in count_rn
+    ]
+    assert np.allclose(in_folds_r, wanted_r)
+    whole_r = resampled_auroc(label_n, score_n, unit_n=np.repeat(np.arange(8), 5), num_resamples=200, seed=3)
+    assert whole_r.std() > 0
+    one_class_r = resampled_auroc(np.r_[1, np.zeros(3, int)], np.arange(4.0), num_resamples=50, seed=0)
+    assert np.isnan(one_class_r).any()
+    assert set(one_class_r[np.isfinite(one_class_r)]) == {0.0}
+
+
+def test_differences_of_resamples_are_those_of_the_interval():
+    pairs, lines = planted()
+    split = split_pairs(pairs, by="line", valid=0)
+    test = pairs.take(split.test)
+    answers = baseline_answers(pairs, lines, split)
+    how = {"unit_p": test.line_p, "num_resamples": 60, "seed": 4}
+    one, two = answers["kernel_ridge"], answers["drug_mean"]
+    gap_r = np.subtract(
+        *(resampled_responses("within_drug_pearson", test.value_p, pred_p, test.drug_p, **how) for pred_p in (one, two))
+    )
+    low, high = response_interval("within_drug_pearson", test.value_p, (one, two), test.drug_p, **how)
+    assert (low, high) == pytest.approx(tuple(np.quantile(gap_r, [0.025, 0.975])))

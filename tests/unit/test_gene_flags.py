@@ -10,6 +10,7 @@ from cellwright.models import InputConfig, new_model
 from cellwright.models.load import load
 from cellwright.models.scgpt import ScGPTConfig
 from cellwright.objectives import VIEWS
+from cellwright.tokens.modalities import with_asked
 from cellwright.tokens.sequence import SequenceSpec, encode_cells
 from cellwright.types import CellBatch, Draw, GeneFlags
 from cellwright.vocab import GeneVocab
@@ -131,6 +132,25 @@ def test_several_kinds_are_summed():
         assert (out - network(replace(tokens, flag_nt=torch.zeros_like(tokens.flag_nt))).cell_nd).abs().max() > 1e-4
         padded = network(tokens.padded(VOCAB.special_id("pad"))).cell_nd
     torch.testing.assert_close(out, padded, atol=1e-5, rtol=1e-4)
+
+
+def test_flags_of_another_number_of_kinds_are_refused():
+    model = model_of({"perturbed": {}, "pathway": PATHWAYS}, more=(3,))
+    tokens = model.tokenizer()(cells_of(), Draw())
+    with pytest.raises(ValueError, match="takes 2 kinds of conditions a token, and flag_nt holds 1"):
+        model.network(replace(tokens, flag_nt=tokens.flag_nt[..., 0]))
+    with pytest.raises(ValueError, match="takes 1 kinds of conditions a token, and flag_nt holds 2"):
+        model_of().network(tokens)
+
+
+@pytest.mark.parametrize("more", [(), (3,)])
+def test_tokens_that_are_asked_for_beside_say_nothing(more):
+    kinds = {"perturbed": {}, "pathway": PATHWAYS} if more else {}
+    tokens = model_of(kinds, more=more).tokenizer()(cells_of([4, 3]), Draw())
+    asked = with_asked(tokens, np.array([28, 29]), np.zeros(2), pad_gene=VOCAB.special_id("pad"))
+    assert asked.flag_nt.shape == (1, tokens.flag_nt.shape[1] + 4, *tokens.flag_nt.shape[2:])
+    assert (asked.flag_nt[asked.gene_nt >= 28] == 0).all()
+    assert torch.equal(asked.flag_nt[0, :5], tokens.flag_nt[0, :5])
 
 
 @pytest.mark.parametrize("name", ["random_mask", "generative_split"])

@@ -121,6 +121,42 @@ RESPONSE_BASELINES: Mapping[str, ResponseBaseline] = {
 """Name -> baseline, weakest idea first."""
 
 
+def logistic(source_nf: np.ndarray, label_n: np.ndarray, target_nf: np.ndarray) -> np.ndarray:
+    """Score by logistic regression on bulk samples, classes weighted to balance (C = 0.01, not tuned)."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced").fit(source_nf, label_n)
+    return model.decision_function(target_nf)
+
+
+def centroids(source_nf: np.ndarray, label_n: np.ndarray, target_nf: np.ndarray) -> np.ndarray:
+    """Score by the place along the line from the mean of the insensitive bulk samples to that of the sensitive."""
+    return target_nf.astype(np.float64) @ (source_nf[label_n == 1].mean(0) - source_nf[label_n == 0].mean(0))
+
+
+def constant(source_nf: np.ndarray, label_n: np.ndarray, target_nf: np.ndarray) -> np.ndarray:
+    """Give all the same score."""
+    return np.zeros(len(target_nf))
+
+
+@dataclass(frozen=True, slots=True)
+class TransferBaseline:
+    """One entry of the table of ways to score cells from labelled bulk samples."""
+
+    score: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """``(bulk features, their 0 / 1, features of cells) -> float64 [n]``, higher = more likely 1."""
+    what: str
+    is_floor: bool = False
+
+
+TRANSFER_BASELINES: Mapping[str, TransferBaseline] = {
+    "constant": TransferBaseline(constant, "the same score for all", is_floor=True),
+    "centroids": TransferBaseline(centroids, "place between the means of both classes of bulk samples"),
+    "logistic": TransferBaseline(logistic, "logistic regression on bulk samples"),
+}
+"""Name -> baseline, weakest idea first. None of them looks at other cells."""
+
+
 def _means(code_t: np.ndarray, value_t: np.ndarray, code_q: np.ndarray) -> np.ndarray:
     if not len(value_t):
         raise ValueError("there are no training pairs")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cellwright.commands.saying import say
-from cellwright.verbs.drugs import ResponseColumns
+from cellwright.verbs import ResponseColumns
 
 
 def train(
@@ -16,9 +16,10 @@ def train(
     out: Path,
     drugs: Path | None = None,
     split: str = "line",
-    fold: int = 0,
+    fold: str = "0",
     set_: list[str] | None = None,
     columns: ResponseColumns,
+    resume: bool = False,
 ) -> None:
     """Train a network of ln IC50 on cell lines, score it on held-out ones beside baselines, and write a run folder.
 
@@ -35,18 +36,23 @@ def train(
     split
         What is held out: line | drug | pair (pair cannot rank representations of cells).
     fold
-        Which of the five folds is the test part, 0 .. 4.
+        Which of the five folds is the test part, 0 .. 4; all = one network a fold.
     set
-        Change any option, for instance --set train.max_epochs=5 --set net.head=convolution; may be repeated.
+        Change any option, for instance --set train.max_epochs=5 --set num_seeds=3; may be repeated.
+    resume
+        Go on with the interrupted run in --out.
     """
     from cellwright import verbs
-    from cellwright.evaluate.drugs import table_of_rows
+    from cellwright.evaluate.comparison import table_text
 
     found = verbs.drug_response(
-        responses, cells, drugs=drugs, split=_choice(split), fold=fold, out=out, changes=set_ or [], columns=columns
-    )
+        responses, cells, drugs=drugs, split=_choice(split), fold=_fold(fold), out=out, changes=set_ or [],
+        columns=columns, resume=resume,
+    )  # fmt: skip
     num = f"{found.rows[0].num_pairs:,} pairs of {found.rows[0].num_lines} lines and {found.rows[0].num_drugs} drugs"
-    say([f"held out by {split}: {num}", "", table_of_rows(found.rows), "", f"model: {out}"])
+    evaluation = found.evaluation
+    say([f"held out by {split}: {num}", "", table_text(evaluation), "", *evaluation.summary])
+    say([f"model: {out}", f"report: {found.report}"])
 
 
 def predict(
@@ -58,6 +64,7 @@ def predict(
     drugs: Path | None = None,
     columns: ResponseColumns,
     device: str = "auto",
+    report: Path | None = None,
 ) -> None:
     """Predict ln IC50 with a trained model, and write a table.
 
@@ -75,6 +82,8 @@ def predict(
         Structures, for a model that reads them; new drugs may be among them.
     device
         Where to run: auto | cpu | cuda | cuda:N | mps.
+    report
+        Folder to make with scores and a report, where --pairs hold the measured values too.
     """
     from cellwright import verbs
     from cellwright.data.write import check_place
@@ -83,11 +92,15 @@ def predict(
     check_place(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the name of a CSV file")
-    frame = verbs.predict_response(model, cells, pairs=pairs, drugs=drugs, columns=columns, device=device)
+    frame = verbs.predict_response(
+        model, cells, pairs=pairs, drugs=drugs, columns=columns, device=device, report=report
+    )
     with atomic_path(out) as draft:
         frame.to_csv(draft, index=False)
     new = sorted(set(frame.loc[frame["is_new_drug"], "drug"]))
     say([f"wrote {out}: {len(frame):,} predictions" + (f", {len(new)} drugs were not in training" if new else "")])
+    if report is not None:
+        say([f"report: {report / 'report.html'}"])
 
 
 def transfer(
@@ -98,6 +111,9 @@ def transfer(
     out: Path,
     set_: list[str] | None = None,
     columns: ResponseColumns,
+    truth: str | None = None,
+    group: str | None = None,
+    resume: bool = False,
 ) -> None:
     """Score single cells by a binary response that is known of bulk samples only, and write a run folder.
 
@@ -110,15 +126,33 @@ def transfer(
     labels
         Table with a row a bulk sample; --value names its column: 1 = sensitive, 0 = not.
     out
-        Run folder to make, with cell_scores.csv.
+        Run folder to make, with cell_scores.csv and a report.
     set
         Change any option, for instance --set adversary=0.5; may be repeated.
+    truth
+        Column of obs of CELLS with their true response (1, 0 or nothing), read for scores alone.
+    group
+        Column of obs of CELLS with their line or donor, resampled whole for intervals where there are five.
+    resume
+        Go on with the interrupted run in --out.
     """
     from cellwright import verbs
+    from cellwright.evaluate.comparison import table_text
 
-    found = verbs.transfer_response(bulk, cells, labels=labels, out=out, changes=set_ or [], columns=columns)
-    inside = "not known" if found.source_auroc is None else f"{found.source_auroc:.3f}"
+    found = verbs.transfer_response(
+        bulk, cells, labels=labels, out=out, changes=set_ or [], columns=columns, truth=truth, group=group,
+        resume=resume,
+    )  # fmt: skip
+    if found.evaluation is not None:
+        say([table_text(found.evaluation), "", *found.evaluation.summary, f"report: {out / 'report.html'}"])
+    inside = "not known" if found.scores.source_auroc is None else f"{found.scores.source_auroc:.3f}"
     say([f"AUROC on held-out bulk samples: {inside} (says nothing of the cells)", f"wrote {out / 'cell_scores.csv'}"])
+
+
+def _fold(word: str) -> int | Literal["all"]:
+    if word == "all" or word.isdecimal():
+        return "all" if word == "all" else int(word)
+    raise ValueError(f"--fold {word!r}; give 0 .. 4, or all")
 
 
 def _choice(split: str) -> Literal["line", "drug", "pair"]:

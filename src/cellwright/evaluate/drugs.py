@@ -19,7 +19,7 @@ from cellwright.data.drugs import LineFeatures, Responses
 from cellwright.data.splits import Split
 from cellwright.evaluate.measures import finite_or_none
 from cellwright.files import atomic_path
-from cellwright.metrics.drugs import DRUG_METRICS, drug_correlations, response_interval, share_better
+from cellwright.metrics.drugs import DRUG_METRICS, response_interval, share_better
 
 NUM_RESAMPLES = 1000
 SCORES = "drug_scores.jsonl"
@@ -207,20 +207,26 @@ def response_figure(rows: Sequence[ResponseRow], *, models: Sequence[str]) -> by
         return svg(figure)
 
 
-def drug_figure(pairs: Responses, answers: Mapping[str, np.ndarray], *, names: tuple[str, str]) -> bytes:
+def drug_figure(first: Mapping[int, float], second: Mapping[int, float], *, names: tuple[str, str]) -> bytes:
     """Draw each drug's correlation over lines by two methods, one an axis; above the line the second is better."""
     from matplotlib.figure import Figure
 
-    from cellwright.evaluate.style import MODEL, house_style, place_axes, svg
+    from cellwright.evaluate.style import MODEL, WIDTH, house_style, place_axes, svg
 
-    first, second = (drug_correlations(pairs.value_p, answers[name], pairs.drug_p) for name in names)
     codes = list(first)
     with house_style():
-        figure = Figure(figsize=(4.6, 4.6))
+        figure = Figure(figsize=(WIDTH, 4.6))
         axes = place_axes(figure, (0.75, 0.7, 3.5, 3.5))
         axes.plot([-1, 1], [-1, 1], color="#8A8F98", linewidth=0.8)
         axes.plot([first[c] for c in codes], [second[c] for c in codes], "o", color=MODEL, markersize=4, alpha=0.7)
         low = min([0.0, *first.values(), *second.values()]) - 0.05
         axes.set(xlim=(low, 1), ylim=(low, 1), xlabel=names[0], ylabel=names[1])
         axes.set_title(f"Correlation within each of {len(codes)} drugs")
+        axes.text(low + 0.04, 0.96, f"above the line: {names[1]} is better", fontsize=9, color="#5A6270", va="top")
+        axes = place_axes(figure, (5.6, 0.7, 5.0, 3.5))
+        gain_u = sorted(second[c] - first[c] for c in codes)
+        axes.plot(gain_u, [(i + 1) / len(codes) for i in range(len(codes))], color=MODEL, linewidth=2)
+        axes.axvline(0, color="#8A8F98", linewidth=0.8)
+        axes.set(ylim=(0, 1.02), xlabel=f"{names[1]} minus {names[0]}", ylabel="share of drugs at or below")
+        axes.set_title("Difference within each drug")
         return svg(figure)

@@ -95,7 +95,7 @@ def evaluate_integration(study: IntegrationStudy) -> Evaluation:
     methods = [_method(c, scores[c.name], names, study) for c in contenders]
     primary = names[0]
     start = time.perf_counter()
-    sections = integration_sections(_drawn(study, contenders, rows), methods)
+    sections = integration_sections(_drawn(study, contenders), methods)
     seconds["drawing"] = time.perf_counter() - start
     others = [m.name for m in methods[1:] if m.bound is None]
     model = study.model
@@ -242,8 +242,9 @@ def _method(contender: Contender, found: EmbeddingScores, names: Sequence[str], 
     )
 
 
-def _drawn(study: IntegrationStudy, contenders: Sequence[Contender], rows: np.ndarray) -> DrawnCells:
-    some = np.sort(np.random.default_rng(study.seed).permutation(rows)[: study.scoring.num_drawn])
+def _drawn(study: IntegrationStudy, contenders: Sequence[Contender]) -> DrawnCells:
+    """Return a random part of all cells, those without a label too."""
+    some = np.sort(np.random.default_rng(study.seed).permutation(len(study.source))[: study.scoring.num_drawn])
     label = study.label
     return DrawnCells(
         embeddings={c.name: c.embedding_nd[some] for c in contenders},

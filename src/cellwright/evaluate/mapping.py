@@ -22,8 +22,7 @@ from cellwright.data.splits import label_codes
 from cellwright.evaluate.annotation import Contender
 from cellwright.evaluate.apart import Apart, check_apart, seen_in_training
 from cellwright.evaluate.evaluation import Evaluation, Grouping
-from cellwright.evaluate.measures import Measure
-from cellwright.evaluate.outside import OUTSIDE, LeftOut, outside_section, with_outside
+from cellwright.evaluate.outside import OUTSIDE, OUTSIDE_MEASURES, UNKNOWN, LeftOut, outside_section, with_outside
 from cellwright.evaluate.study import AnnotationStudy, cells_sha256, evaluate_study
 from cellwright.tasks.mapping import IndexConfig, Labels, build_index, map_cells
 
@@ -79,7 +78,7 @@ def evaluate_mapping(study: MappingStudy) -> Evaluation:
         left_out[name] = LeftOut(whole_n=outside_n, without=without)
     main = next(iter(ways))
     evaluation = evaluate_study(_annotation_study(study, contenders, truth_n, classes, apart, unknown))
-    measures = dict(evaluation.measures) | {OUTSIDE: _OUTSIDE_MEASURE}
+    measures = dict(evaluation.measures) | OUTSIDE_MEASURES
     methods = with_outside(evaluation.methods, left_out, truth_n, classes, seed=study.seed)
     sections = list(evaluation.sections)
     if left_out[main]:
@@ -88,16 +87,7 @@ def evaluate_mapping(study: MappingStudy) -> Evaluation:
     return Evaluation(**{name: getattr(evaluation, name) for name in Evaluation.model_fields} | changes)
 
 
-_OUTSIDE_MEASURE = Measure(
-    label="outside AUROC",
-    what="probability that a cell of a type that was taken out of the reference has a higher outside score than a cell "
-    "of another type, mean over types",
-    aim="higher",
-    best=1.0,
-    low=0.0,
-    high=1.0,
-)
-_DRAWN_METRICS = ("macro_f1_present", "accuracy", "ece", OUTSIDE)
+_DRAWN_METRICS = ("macro_f1_present", "accuracy", "ece", OUTSIDE, UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +200,7 @@ def _annotation_study(
     side_n = np.repeat([1, 0], [num, len(drawn)])
     reference_code_n = label_codes(study.reference.obs, study.label)[0][drawn]
     names = [Path(cells.contract.source).name for cells in (study.reference, query)]
-    lines = [f"not in the reference, so not scored: {name!r}, {count:,} cells" for name, count in unknown.items()]
+    lines = [f"the reference lacks {name!r}, so no label is scored: {count:,} cells" for name, count in unknown.items()]
     return AnnotationStudy(
         title=f"{names[1]} mapped onto {names[0]} by {title}",
         task="map_reference",

@@ -24,6 +24,8 @@ _LABELS = {
     "feature_spearman": "Spearman's rho",
     "feature_rmse": "RMSE",
     "c2st_auroc": "C2ST AUROC",
+    "auprc_ratio": "AUPRC ratio",
+    "target_auroc": "target AUROC",
     "avg_bio": "AvgBIO",
     "avg_batch": "AvgBATCH",
     "asw_label": "ASW types",
@@ -42,8 +44,11 @@ _LABELS = {
     "filled_mae": "MAE",
     "filled_gene_pearson": "Pearson by gene",
     "filled_cell_spearman": "Spearman by cell",
+    "within_drug_pearson": "Pearson within drugs",
+    "cell_auroc": "AUROC of cells",
+    "bulk_auroc": "AUROC of held-out bulk",
 }
-_CAPITALS = ("nmi", "ari", "ece", "mmd", "bras")
+_CAPITALS = ("nmi", "ari", "ece", "mmd", "bras", "rmse", "mse")
 
 
 class Measure(Config):

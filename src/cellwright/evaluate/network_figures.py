@@ -38,7 +38,7 @@ def regulators_figure(methods: Sequence[Method], num_targets: Mapping[str, int],
             axes.plot(at, range(len(at)), linewidth=0, **looks[method.name])
         axes.set_yticks(range(len(num_targets)), [f"{shorten(name, 14)} ({num})" for name, num in num_targets.items()])
         axes.set_ylim(len(num_targets) - 0.4, -0.6)
-        axes.set_xlabel("area under precision-recall over that of a random order (higher is better)")
+        axes.set_xlabel("area under precision-recall over the share of targets (higher is better)")
         axes.grid(axis="x", color="#E6E8EC", linewidth=0.8)
         handles = [Line2D([], [], label=shorten(m.name, 40), linewidth=0, **looks[m.name]) for m in shown]
         figure.legend(handles=handles, loc="upper left", ncols=3, frameon=False)

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cellwright.evaluate.measures import Measure
 from cellwright.evaluate.parts import Method, Picture, Score, Section, Table
 from cellwright.evaluate.style import BASELINE, MODEL, WIDTH, WRONG, house_style, place_axes, shorten, svg
 from cellwright.metrics import percentiles
 from cellwright.metrics.networks import auroc
 
-OUTSIDE = "outside_auroc"
+OUTSIDE, UNKNOWN = "outside_auroc", "unknown_auroc"
+OUTSIDE_MEASURES = {
+    OUTSIDE: Measure(
+        label="outside AUROC",
+        what="probability that a cell of a type that was taken out of the reference has a higher outside score than a "
+        "cell of another type, mean over types",
+        best=1.0,
+        low=0.0,
+        high=1.0,
+    ),
+    UNKNOWN: Measure(
+        label="unknown AUROC",
+        what="probability that a cell of a type that the reference lacks has a higher outside score than a cell of a "
+        "type that it has",
+        best=1.0,
+        low=0.0,
+        high=1.0,
+    ),
+}
 NUM_RESAMPLES = 200
 _SHOWN = 20
 
@@ -55,25 +74,47 @@ def with_outside(
     *,
     seed: int,
 ) -> tuple[Method, ...]:
-    """Add each method's mean over types, with its interval over query cells, and each type's own score."""
+    """Add the scores of `OUTSIDE` and `UNKNOWN`, as far as they can be had, with intervals over query cells.
+
+    Parameters
+    ----------
+    truth_n
+        Type of each query cell, -1 = one that the reference lacks.
+    """
     draws_rn = np.random.default_rng(seed).integers(0, len(truth_n), (NUM_RESAMPLES, len(truth_n)))
     filled = []
     for method in methods:
         own = left_out[method.name]
-        if not own:
-            filled.append(method)
-            continue
         by_type = outside_auroc(own, truth_n)
-        value = float(np.mean([*by_type.values()]))
-        low, high = percentiles(
-            np.array([np.mean([*outside_auroc(own, truth_n, rows).values()]) for rows in draws_rn])
-        )  # fmt: skip
-        score = Score(value=value, low=min(low, value), high=max(high, value), cells={"types": len(by_type)})
+        found = {
+            OUTSIDE: _score(lambda rows, own=own: _mean_outside(own, truth_n, rows), draws_rn, {"types": len(by_type)}),
+            UNKNOWN: _score(
+                lambda rows, own=own: _unknown(own, truth_n, rows), draws_rn, {"cells": int((truth_n < 0).sum())}
+            ),
+        }
+        scores = {name: score for name, score in found.items() if score is not None}
         parts = {classes[code]: {OUTSIDE: Score(value=part)} for code, part in by_type.items()}
-        filled.append(
-            method.model_copy(update={"scores": dict(method.scores) | {OUTSIDE: score}, "parts": parts})
-        )  # fmt: skip
+        filled.append(method.model_copy(update={"scores": dict(method.scores) | scores, "parts": parts}))
     return tuple(filled)
+
+
+def _score(score: Callable[[np.ndarray], float | None], draws_rn: np.ndarray, counted: dict[str, int]) -> Score | None:
+    value = score(np.arange(draws_rn.shape[1]))
+    if value is None:
+        return None
+    drawn = [found for rows in draws_rn if (found := score(rows)) is not None]
+    low, high = percentiles(np.array(drawn))
+    return Score(value=value, low=min(low, value), high=max(high, value), cells=counted)
+
+
+def _mean_outside(left_out: LeftOut, truth_n: np.ndarray, rows: np.ndarray) -> float | None:
+    found = [*outside_auroc(left_out, truth_n, rows).values()]
+    return float(np.mean(found)) if found else None
+
+
+def _unknown(left_out: LeftOut, truth_n: np.ndarray, rows: np.ndarray) -> float | None:
+    is_new_n = truth_n[rows] < 0
+    return auroc(left_out.whole_n[rows], is_new_n) if 0 < is_new_n.sum() < len(rows) else None
 
 
 def outside_section(

@@ -179,25 +179,36 @@ def response_interval(
         Code of what is drawn again: the cell line of each pair when the question is about new lines, its drug when it
         is about new drugs. At least two.
     """
+    pairs = answers if isinstance(answers, tuple) else (answers,)
+    each = [
+        resampled_responses(metric, truth_p, pred_p, drug_p, unit_p=unit_p, num_resamples=num_resamples, seed=seed)
+        for pred_p in pairs
+    ]
+    value_r = each[0] - each[1] if len(each) == 2 else each[0]
+    return percentiles(value_r[np.isfinite(value_r)], level) if np.isfinite(value_r).any() else (np.nan, np.nan)
+
+
+def resampled_responses(
+    metric: str, truth_p: Any, pred_p: Any, drug_p: Any, *, unit_p: Any, num_resamples: int = 1000, seed: int
+) -> np.ndarray:
+    """Return a metric of ``DRUG_METRICS`` on resamples of the units, float64 ``[r]``; NaN where it is not defined.
+
+    The same seed draws the same units for every method. Parameters as in `response_interval`.
+    """
     if metric not in DRUG_METRICS:
         raise ValueError(f"no metric {metric!r}; there are {', '.join(DRUG_METRICS)}")
     score = DRUG_METRICS[metric].function
     unit_k, unit_p = np.unique(np.asarray(unit_p), return_inverse=True)
     if len(unit_k) < 2:
         raise ValueError("all pairs are of one line or drug; an interval needs at least two to draw from")
-    tallies = []
-    for pred_p in answers if isinstance(answers, tuple) else (answers,):
-        truth, pred, drug, unit = checked(truth_p, pred_p, drug_p, unit_p)
-        tallies.append(score.parts(truth, pred, drug, unit))
+    parts = score.parts(*checked(truth_p, pred_p, drug_p, unit_p))
     generator = np.random.default_rng(seed)
     values = []
     for start in range(0, num_resamples, _CHUNK):
         num = min(_CHUNK, num_resamples - start)
         count_ru = generator.multinomial(len(unit_k), np.full(len(unit_k), 1 / len(unit_k)), num).astype(float)
-        each = [score.finish({name: count_ru @ part for name, part in parts.items()}) for parts in tallies]
-        values.append(each[0] - each[1] if len(each) == 2 else each[0])
-    value_r = np.concatenate(values)
-    return percentiles(value_r[np.isfinite(value_r)], level) if np.isfinite(value_r).any() else (np.nan, np.nan)
+        values.append(score.finish({name: count_ru @ part for name, part in parts.items()}))
+    return np.concatenate(values)
 
 
 def auroc(label_n: Any, score_n: Any) -> float:
@@ -228,3 +239,52 @@ def fold_auroc(label_n: Any, score_n: Any, fold_n: Any) -> float:
     """
     label_n, score_n, fold_n = np.asarray(label_n), np.asarray(score_n), np.asarray(fold_n)
     return float(np.mean([auroc(label_n[fold_n == k], score_n[fold_n == k]) for k in np.unique(fold_n)]))
+
+
+def resampled_auroc(
+    label_n: Any, score_n: Any, *, fold_n: Any = None, unit_n: Any = None, num_resamples: int = 1000, seed: int
+) -> np.ndarray:
+    """Return `auroc` (with folds `fold_auroc`) on resamples, float64 ``[r]``; NaN where a resample lacks a class.
+
+    Parameters
+    ----------
+    fold_n
+        Fold of each cell; ``None`` = all of one.
+    unit_n
+        Code of what is drawn whole (a donor, a cell line); ``None`` = cells. The same seed draws the same units.
+    """
+    label_n, score_n = np.asarray(label_n), np.asarray(score_n, np.float64)
+    fold_n = np.zeros(len(label_n), np.int64) if fold_n is None else np.asarray(fold_n)
+    unit_n = np.arange(len(label_n)) if unit_n is None else np.unique(unit_n, return_inverse=True)[1]
+    num_units = int(unit_n.max()) + 1
+    generator = np.random.default_rng(seed)
+    count_rn = generator.multinomial(num_units, np.full(num_units, 1 / num_units), num_resamples)[:, unit_n]
+    each = []
+    for fold in np.unique(fold_n):
+        at_n = np.flatnonzero(fold_n == fold)
+        place_n = np.unique(score_n[at_n], return_inverse=True)[1]
+        sums = []
+        for label in (1, 0):
+            is_label_n = (label_n[at_n] == label).astype(np.float64)
+            table = sparse.csr_array((is_label_n, (np.arange(len(at_n)), place_n)))
+            sums.append(count_rn[:, at_n].astype(np.float64) @ table)
+        positive_rs, negative_rs = sums
+        won_r = (positive_rs * (negative_rs.cumsum(1) - 0.5 * negative_rs)).sum(1)
+        num_r = positive_rs.sum(1) * negative_rs.sum(1)
+        each.append(np.divide(won_r, num_r, out=np.full(num_resamples, np.nan), where=num_r > 0))
+    return np.mean(each, axis=0)
+
+
+TRANSFER_METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "cell_auroc", auroc, 0, 1, 1, "", "chance that a sensitive cell scores above another; 0.5 = by chance",
+        ),
+        Metric(
+            "bulk_auroc", fold_auroc, 0, 1, 1, "",
+            "the same of held-out bulk samples, mean over folds; it says nothing of the cells",
+        ),
+    )
+}  # fmt: skip
+"""Name -> metric of a response carried to cells."""

@@ -24,7 +24,11 @@ def average_precision(score_g: np.ndarray, is_target_g: np.ndarray) -> float:
 
 
 def auprc_ratio(score_g: np.ndarray, is_target_g: np.ndarray) -> float:
-    """Return `average_precision` over the share of targets among the genes: 1 = a random order."""
+    """Return `average_precision` over the share of targets among the genes.
+
+    A random order of many targets gives 1; of few, more, since precision at the first of them may be high by chance (of
+    10 among 1,000 genes 1.7 on average, of 100 among 1,000 1.06). Compare with the floor, not with 1.
+    """
     return average_precision(score_g, is_target_g) / float(np.mean(is_target_g))
 
 

@@ -22,6 +22,7 @@ from cellwright.config import Config, did_you_mean, versions
 from cellwright.files import atomic_path, sha256_file, write_json
 from cellwright.models.families import FAMILIES
 from cellwright.models.inputs import InputConfig
+from cellwright.models.sizes import check_fits
 from cellwright.protocols import Family, Tokenizer
 from cellwright.vocab import GeneVocab
 
@@ -202,7 +203,8 @@ class Model:
 
 
 def build_network(family: Family, config: Config, vocab: GeneVocab, seed: int) -> nn.Module:
-    """Assemble an untrained network; the same seed gives the same weights."""
+    """Assemble an untrained network; the same seed gives the same weights. One too large for the machine is refused."""
+    check_fits(config.num_weights(len(vocab)), f"a {family.title} network")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return family.build(config, vocab)

@@ -50,6 +50,8 @@ class DrugConfig(Config):
     """Optimiser (published: Adam, 1e-3, constant)."""
     train: TrainConfig = TrainConfig(max_epochs=20, keep="best", log_every=50, checkpoint_every=100_000)
     """Length; the weights of the lowest validation error are kept."""
+    num_seeds: int = Field(1, ge=1)
+    """Networks a fold, trained with the seed and those after it: how much a score owes to the seed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,6 +247,7 @@ def train_drug_model(
     *,
     config: DrugConfig,
     folder: str | Path,
+    resume: bool = False,
     is_progress_shown: bool = False,
 ) -> tuple[DrugPredictor, Any]:
     """Train on the pairs of ``split.train``, choose by ``split.valid``, and save into ``folder``.
@@ -255,6 +258,8 @@ def train_drug_model(
         Measured pairs; every line has features, and with ``net.drug="graph"`` every drug a structure.
     split
         Over the pairs. Without a valid part the last weights are kept, and nothing is stopped early.
+    resume
+        Go on with an interrupted run in ``folder``, from its last checkpoint.
 
     Returns
     -------
@@ -271,7 +276,7 @@ def train_drug_model(
     pairs = responses.renamed(lines.lines, responses.drugs)
     train = pairs.take(split.train)
     is_graph = config.net.drug == "graph"
-    predictor = _untrained(train, lines, graphs if is_graph else None, config, _record(pairs, split))
+    predictor = _untrained(train, lines, graphs if is_graph else None, config, _record(pairs, train, split))
     objective = SquaredError(predictor.value_mean, predictor.value_sd)
     tokens = predictor.tokens(lines, pairs.drugs, graphs)
     seed = config.train.seed
@@ -283,7 +288,7 @@ def train_drug_model(
         loaders.append(CellLoader(source, split.valid, _PREDICTED_AT_ONCE, seed=seed, shuffle=False))
     else:
         run = TrainConfig.read(run.record() | {"keep": "last", "patience": None}, "train")
-    result = fit(plan, *loaders, config=run, folder=folder, is_progress_shown=is_progress_shown)
+    result = fit(plan, *loaders, config=run, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
     predictor.network.to("cpu").eval()
     predictor.save(folder)
     return predictor, result
@@ -330,8 +335,12 @@ def _new_network(config: DrugConfig, num_features: int, num_drugs: int, num_atom
     return DrugNet(config.net, num_features=num_features, num_drugs=num_drugs, num_atom_features=num_atom_features)
 
 
-def _record(pairs: Responses, split: Split) -> dict[str, Any]:
+def _record(pairs: Responses, train: Responses, split: Split) -> dict[str, Any]:
+    count_u = np.bincount(train.drug_p, minlength=len(train.drugs))
+    sum_u = np.bincount(train.drug_p, train.value_p, minlength=len(train.drugs))
     return {
+        "drug_means": {train.drugs[k]: float(sum_u[k] / count_u[k]) for k in np.flatnonzero(count_u)},
+        "train_lines": [train.lines[k] for k in np.unique(train.line_p)],
         "num_pairs": len(pairs),
         "num_lines": len(np.unique(pairs.line_p)),
         "num_drugs": len(np.unique(pairs.drug_p)),

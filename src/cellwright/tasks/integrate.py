@@ -31,6 +31,7 @@ from cellwright.objectives.views import Clean, RandomMask
 from cellwright.protocols import Loader, Term
 from cellwright.tasks.finetuning import FinetuneConfig, Rows, fit_objective, to_finetune
 from cellwright.train.config import TrainConfig
+from cellwright.types import Draw
 
 HEAD = "domain"
 LEAST_CELLS = 10
@@ -64,6 +65,9 @@ class IntegrateConfig(FinetuneConfig):
     """Part of each batch whose losses are only watched."""
     parts: dict[str, Any] = {}
     """Changes to the architecture beyond the parts that the family has for integration: input_norm=batch, say."""
+    is_settled: bool = True
+    """After training, take the statistics of batch norms anew over all training cells, nothing hidden. Published: those
+    that training ran up, a tenth from each step, on cells with hidden values."""
     redraw: tuple[str, ...] = ()
     """Tensors newly drawn that could be kept. Published: value_head.net.0.weight and cell_value_head.project, which
     did not fit once batches were added; here they are kept, and what is added to them begins at zero."""
@@ -153,9 +157,34 @@ def train_integrator(
     result = fit_objective(
         tuned, objective, loaders, config=config, folder=folder, unlearnt=unlearnt, is_progress_shown=is_progress_shown
     )
+    if config.is_settled:
+        settle_norms(tuned, loaders[0])
     tuned.heads = {} if head is None else {HEAD: head.eval()}
     tuned.classes = {} if head is None else {HEAD: tuple(names)}
     return tuned, result
+
+
+def settle_norms(tuned: Any, loader: Loader) -> None:
+    """Let every batch norm have the mean and variance of the cells as they will be embedded: whole, by final weights.
+
+    What training runs up is a mean over its last dozen steps of the batch: after a short training, half of the start
+    (mean 0, variance 1) is still in it, and each batch is then normalised otherwise.
+    """
+    norms = [module for module in tuned.network.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    if not norms:
+        return
+    tokenize, device = tuned.tokenizer(), next(tuned.network.parameters()).device
+    momentum = {norm: norm.momentum for norm in norms}
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # the mean over all minibatches, which are of like size
+    try:
+        with torch.no_grad():
+            for cells in loader:
+                tuned.network(tokenize(cells, Draw(0)).to(device), ())
+    finally:
+        for norm in norms:
+            norm.eval().momentum = momentum[norm]
 
 
 def _new_head(width: int, num_batches: int, config: IntegrateConfig) -> ClassHead:

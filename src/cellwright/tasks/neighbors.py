@@ -18,7 +18,7 @@ Metric = Literal["cosine", "euclidean"]
 Method = Literal["exact", "approximate"]
 BLOCK_CELLS = 4096
 """Cells of a block, of query and reference alike; a block of distances takes 64 MB."""
-NUM_PROBES = 8
+NUM_PROBES = 16
 """Inverted lists that are searched for a query."""
 
 

@@ -68,6 +68,10 @@ class Transferred:
     """float64 ``[cells, folds]``: the answer of each fold's network."""
     fold_n: np.ndarray
     """int64: the fold whose network did not adapt to the cell."""
+    source_logit_n: np.ndarray
+    """float64: of each bulk sample, by the network that did not train on it; not comparable over folds."""
+    source_fold_n: np.ndarray
+    """int64: the fold of each bulk sample."""
     source_auroc: float | None
     """Mean over folds of the AUROC on held-out bulk samples; None where a fold lacks a class."""
 
@@ -203,6 +207,7 @@ def transfer(
     *,
     config: TransferConfig,
     folder: str | Path,
+    resume: bool = False,
     is_progress_shown: bool = False,
 ) -> Transferred:
     """Score cells by a binary response that is known of bulk samples.
@@ -217,6 +222,8 @@ def transfer(
         Features of the cells, of the same kind; features that only one side has are left out.
     folder
         Of the run: one folder a fold.
+    resume
+        Go on with an interrupted run: folds that are trained are read, others are trained on.
 
     Raises
     ------
@@ -233,7 +240,7 @@ def transfer(
     seed = config.train.seed
     source_fold_n = balanced_folds(label_n, config.num_folds, seed=seed)
     fold_n = np.random.default_rng([seed, 1]).permutation(len(target_nf)) % config.num_folds
-    logit_nk, held_out = np.empty((len(target_nf), config.num_folds)), []
+    logit_nk, source_logit_n = np.empty((len(target_nf), config.num_folds)), np.empty(len(label_n))
     for fold in range(config.num_folds):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1000 + fold)
@@ -249,24 +256,30 @@ def transfer(
         )
         plan = TrainPlan(network, objective, _unchanged, optim=config.optim, seed=seed)
         place = Path(folder) / f"fold_{fold}"
-        fit(plan, loader, config=config.train, folder=place, is_progress_shown=is_progress_shown)
+        fit(plan, loader, config=config.train, folder=place, resume=resume, is_progress_shown=is_progress_shown)
         network.to("cpu").eval()
         with torch.inference_mode():
             logit_nk[:, fold] = network(torch.from_numpy(target_nf)).double().numpy()
-            held_out.append((label_n[~is_train_n], network(torch.from_numpy(source_nf[~is_train_n])).double().numpy()))
-    return Transferred(logit_nk=logit_nk, fold_n=fold_n, source_auroc=_mean_auroc(held_out))
+            source_logit_n[~is_train_n] = network(torch.from_numpy(source_nf[~is_train_n])).double().numpy()
+    return Transferred(
+        logit_nk=logit_nk,
+        fold_n=fold_n,
+        source_logit_n=source_logit_n,
+        source_fold_n=source_fold_n,
+        source_auroc=_mean_auroc(label_n, source_logit_n, source_fold_n),
+    )
 
 
 def _unchanged(cells: Any, draw: Draw) -> Any:
     return cells
 
 
-def _mean_auroc(held_out: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    from cellwright.metrics.drugs import auroc
+def _mean_auroc(label_n: np.ndarray, logit_n: np.ndarray, fold_n: np.ndarray) -> float | None:
+    from cellwright.metrics.drugs import fold_auroc
 
-    if any(len(np.unique(label_n)) < 2 for label_n, _ in held_out):
+    if any(len(np.unique(label_n[fold_n == fold])) < 2 for fold in np.unique(fold_n)):
         return None
-    return float(np.mean([auroc(label_n, logit_n) for label_n, logit_n in held_out]))
+    return fold_auroc(label_n, logit_n, fold_n)
 
 
 def checked_labels(label_l: Any, num: int, num_folds: int) -> np.ndarray:

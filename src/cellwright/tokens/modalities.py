@@ -126,7 +126,8 @@ def with_asked(tokens: TokenBatch, gene_p: np.ndarray, modality_p: np.ndarray, *
     order_t = torch.argsort(cell_t, stable=True)
 
     def joined(own_nt: Tensor, asked_p: Tensor) -> Tensor:
-        return torch.cat([own_nt[0], asked_p.to(own_nt.dtype).repeat(before.num_cells)])[order_t][None]
+        asked = asked_p.to(own_nt.dtype).repeat(before.num_cells, *(1,) * (asked_p.ndim - 1))
+        return torch.cat([own_nt[0], asked])[order_t][None]
 
     made = replace(
         packed,
@@ -134,7 +135,7 @@ def with_asked(tokens: TokenBatch, gene_p: np.ndarray, modality_p: np.ndarray, *
         gene_nt=joined(packed.gene_nt, torch.from_numpy(np.asarray(gene_p, np.int64))),
         value_nt=joined(packed.value_nt, torch.zeros(num)),
         is_hidden_nt=joined(packed.is_hidden_nt, torch.ones(num)),
-        flag_nt=None if packed.flag_nt is None else joined(packed.flag_nt, torch.zeros(num)),
+        flag_nt=None if packed.flag_nt is None else joined(packed.flag_nt, torch.zeros(num, *packed.flag_nt.shape[2:])),
         modality_nt=None
         if packed.modality_nt is None
         else joined(packed.modality_nt, torch.from_numpy(np.asarray(modality_p, np.int64))),

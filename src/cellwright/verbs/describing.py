@@ -67,7 +67,7 @@ def _inspect_model(model: Model) -> tuple[dict[str, Any], list[str]]:
         "num_parameters": model.num_parameters,
         "config": model.config.record(),
         "inputs": model.inputs.record(),
-        "heads": {name: list(classes) for name, classes in model.classes.items()},
+        "heads": {name: list(model.classes.get(name, ())) for name in model.heads},
         "vocab": {
             "num_tokens": len(model.vocab),
             "num_genes": len(model.vocab.genes),
@@ -89,6 +89,7 @@ def _inspect_model(model: Model) -> tuple[dict[str, Any], list[str]]:
         + (f" ({', '.join(report.unused[:5])})" if report.unused else ""),
         f"key layout: {report.layout}",
         *(f"head {name}: {len(classes)} classes ({', '.join(classes[:8])})" for name, classes in model.classes.items()),
+        *(f"head {name}" for name in model.heads if name not in model.classes),
         *(f"head {name}: none" for name in report.absent_heads),
         *(f"{name}: {value}" for name, value in model.config.record().items()),
         f"sha256: {record['sha256']}",

@@ -1,61 +1,77 @@
-"""Verbs of drug response: train on measured cell lines, predict other pairs, carry a response to single cells."""
+"""The verb that trains a network of drug response on measured cell lines, and scores it on held-out ones."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellwright.config import Config, versions
-from cellwright.files import atomic_path, write_json
-from cellwright.verbs.training import removed_if_futile
+from cellwright.files import atomic_path
+from cellwright.verbs.drug_tables import ResponseColumns, mean_atoms, read_study
+from cellwright.verbs.training import publish, removed_if_futile
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cellwright.data.drugs import LineFeatures, Responses
     from cellwright.data.molecules import MoleculeGraphs
+    from cellwright.data.splits import Split
     from cellwright.evaluate.drugs import ResponseRow
-    from cellwright.tasks.drug import DrugPredictor
-    from cellwright.tasks.transfer import Transferred
+    from cellwright.evaluate.evaluation import Evaluation
+    from cellwright.tasks.drug import DrugConfig, DrugPredictor
     from cellwright.train.run import FitResult
 
-
-class ResponseColumns(Config):
-    """How tables of responses and cell lines are read."""
-
-    line: str = "line"
-    """Column of the responses with the cell lines."""
-    drug: str = "drug"
-    """Column of the responses, and of the table of drugs, with the drugs."""
-    value: str = "ln_ic50"
-    """Column of the responses with ln IC50."""
-    smiles: str = "smiles"
-    """Column of the table of drugs with the structures."""
-    repeats: Literal["refuse", "mean", "keep"] = "refuse"
-    """A pair that is measured twice: refuse | mean | keep."""
-    unmatched: Literal["refuse", "drop"] = "refuse"
-    """A pair whose line has no features or whose drug has no structure: refuse | drop."""
-    slot: str | None = None
-    """Slot of obsm that holds the lines' features, such as an embedding; unset = X."""
-    layer: str | None = None
-    """Layer that holds them."""
-    name: str | None = None
-    """Column of obs with the names of the lines; unset = obs_names."""
+NUM_FOLDS = 5
+MAIN = "network"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrugResponse:
-    """A trained predictor and its scores beside the baselines'."""
+    """Trained predictors and their scores beside the baselines'."""
 
     predictor: DrugPredictor
+    """The first of them."""
     fit: FitResult
+    """Its training."""
     rows: list[ResponseRow]
+    evaluation: Evaluation
     folder: Path
+    report: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """What training needs."""
+
+    pairs: Responses
+    lines: LineFeatures
+    graphs: MoleculeGraphs | None
+    config: DrugConfig
+    columns: ResponseColumns
+    split: str
+    folds: tuple[int, ...]
+    sources: Mapping[str, str]
+
+    def parts(self) -> dict[int, Split]:
+        """Return fold -> its split."""
+        from cellwright.data.drug_splits import split_pairs
+
+        seed = self.config.train.seed
+        return {fold: split_pairs(self.pairs, by=self.split, fold=fold, seed=seed) for fold in self.folds}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Answered:
+    """What every method answered for the test pairs of all folds."""
+
+    test: Responses
+    answers: dict[str, list[np.ndarray]]
+    """Method -> answers, one array a seed; the network is first."""
+    fold_p: np.ndarray | None
+    """Fold of each pair; ``None`` = there is one fold."""
+    seconds: dict[str, float]
 
 
 def drug_response(
@@ -64,10 +80,11 @@ def drug_response(
     *,
     drugs: Any = None,
     split: Literal["line", "drug", "pair"] = "line",
-    fold: int = 0,
+    fold: int | Literal["all"] = 0,
     out: str | Path,
     changes: Sequence[str] = (),
     columns: ResponseColumns | None = None,
+    resume: bool = False,
 ) -> DrugResponse:
     """Train a network of ln IC50 on cell lines, and score it on held-out ones beside simple baselines.
 
@@ -83,205 +100,208 @@ def drug_response(
     split
         What is held out: whole lines, whole drugs, or single pairs (which cannot rank representations of cells).
     fold
-        Which of the five folds is the test part.
+        Which of the five folds is the test part; ``all`` = one network a fold, each pair answered while it is held out.
     out
-        Run folder to make: model, metrics, log, answers for the test pairs, scores and figures.
+        Run folder to make: model, metrics, log, answers for the test pairs, scores, figures and a report. With several
+        folds or seeds (``num_seeds``) each network has a folder of its own in it.
     changes
-        Changes to `cellwright.tasks.drug.DrugConfig` such as ``"train.max_epochs=5"``.
+        Changes to `cellwright.tasks.drug.DrugConfig` such as ``"train.max_epochs=5"`` or ``"num_seeds=3"``.
     columns
-        How the tables are read.
+        How the tables are read; ``embedder`` makes features of the lines with a model.
+    resume
+        Go on with the interrupted run in ``out``.
 
     Raises
     ------
     ValueError
         When a table, name, structure or option cannot be used; nothing is left behind then.
+    FileNotFoundError
+        A file is not there, or there is nothing to resume.
 
     Examples
     --------
     >>> found = cellwright.drug_response("ic50.csv", lines, drugs="drugs.csv", out="runs/ic50")  # doctest: +SKIP
     """
-    from cellwright.data.drug_splits import split_pairs
     from cellwright.data.write import check_place
-    from cellwright.evaluate.drugs import baseline_answers
-    from cellwright.tasks.drug import DrugConfig, train_drug_model
     from cellwright.train.run import open_run
 
     columns, folder = columns or ResponseColumns(), Path(out)
+    tables = _read(responses, cells, drugs, split=split, fold=fold, changes=changes, columns=columns)
+    parts = tables.parts()
+    if not resume:
+        check_place(folder)
+    record = tables.config.record() | {
+        "task": "drug_response",
+        "columns": columns.record(),
+        "split": {str(fold): part.record() for fold, part in parts.items()},
+    }
+    with removed_if_futile(folder):
+        open_run(folder, record, resume=resume)
+        members = _train(tables, parts, folder, resume=resume)
+    first = next(iter(members.values()))
+    answered = _answers(tables, parts, members)
+    rows = _write_answers(answered, tables, folder)
+    evaluation = _evaluate(answered, tables, parts, {name: fit for name, (_, fit) in members.items()})
+    report = publish(evaluation, folder)
+    return DrugResponse(
+        predictor=first[0], fit=first[1], rows=rows, evaluation=evaluation, folder=folder, report=report
+    )
+
+
+def _read(
+    responses: Any, cells: Any, drugs: Any, *, split: str, fold: Any, changes: Sequence[str], columns: ResponseColumns
+) -> _Tables:
+    from cellwright.tasks.drug import DrugConfig
+
     kind = "identity" if drugs is None else "graph"
     config = DrugConfig().override([f"net.drug={kind}", *changes])
     if config.net.drug == "identity" and split == "drug":
         raise ValueError("a model that knows drugs by name cannot answer for held-out drugs; give structures (drugs)")
     pairs, lines, graphs = read_study(responses, cells, drugs, columns)
-    parts = split_pairs(pairs, by=split, fold=fold, seed=config.train.seed)
-    check_place(folder)
-    record = config.record() | {"task": "drug_response", "columns": columns.record(), "split": parts.record()}
-    with removed_if_futile(folder):
-        open_run(folder, record)
-        predictor, fit = train_drug_model(pairs, lines, graphs, parts, config=config, folder=folder)
-    test = pairs.take(parts.test)
-    answers = {"network": predictor.predict(test, lines, graphs)}
-    drug_uf = None if graphs is None else mean_atoms(graphs)
-    answers |= baseline_answers(pairs, lines, parts, drug_uf=drug_uf, seed=config.train.seed)
-    rows = _publish(answers, test, split, folder, config.train.seed)
-    return DrugResponse(predictor=predictor, fit=fit, rows=rows, folder=folder)
-
-
-def read_study(
-    responses: Any, cells: Any, drugs: Any, columns: ResponseColumns
-) -> tuple[Responses, LineFeatures, MoleculeGraphs | None]:
-    """Read the three tables, and let the pairs count in the lines and drugs that were found."""
-    from cellwright.data.drugs import read_lines, read_responses
-
-    lines = read_lines(cells, key=columns.slot, layer=columns.layer, name=columns.name)
-    graphs = None if drugs is None else read_structures(drugs, columns)
-    pairs = read_responses(
-        responses, line=columns.line, drug=columns.drug, value=columns.value, repeats=columns.repeats
+    named = {"responses": responses, "cell lines": cells, "drugs": drugs}
+    return _Tables(
+        pairs=pairs,
+        lines=lines,
+        graphs=graphs,
+        config=config,
+        columns=columns,
+        split=split,
+        folds=tuple(range(NUM_FOLDS)) if fold == "all" else (fold,),
+        sources={name: _source(data) for name, data in named.items()},
     )
-    known = pairs.drugs if graphs is None else graphs.drugs
-    return pairs.renamed(lines.lines, known, unmatched=columns.unmatched), lines, graphs
 
 
-def read_structures(drugs: Any, columns: ResponseColumns) -> MoleculeGraphs:
-    """Read a table of SMILES, or an .npz of graphs."""
-    from cellwright.data.drugs import read_smiles
-    from cellwright.data.molecules import graphs_from_smiles, read_graphs
-
-    if isinstance(drugs, str | Path) and Path(drugs).suffix == ".npz":
-        return read_graphs(drugs)
-    return graphs_from_smiles(read_smiles(drugs, drug=columns.drug, smiles=columns.smiles))
+def _source(data: Any) -> str:
+    return "none" if data is None else str(data) if isinstance(data, str | Path) else type(data).__name__
 
 
-def mean_atoms(graphs: MoleculeGraphs) -> np.ndarray:
-    """Return the mean atom of each drug, what the simplest baseline knows of a structure."""
-    return np.add.reduceat(graphs.atom_af, graphs.atom_offset[:-1]) / np.diff(graphs.atom_offset)[:, None]
+def _train(
+    tables: _Tables, parts: Mapping[int, Split], folder: Path, *, resume: bool
+) -> dict[str, tuple[DrugPredictor, FitResult]]:
+    """Train a network for each fold and seed; the only one lies in the run folder itself."""
+    from cellwright.tasks.drug import train_drug_model
+
+    config, members = tables.config, {}
+    for fold, part in parts.items():
+        for at in range(config.num_seeds):
+            seed = config.train.seed + at
+            name = member_name(fold, seed)
+            is_alone = len(parts) * config.num_seeds == 1
+            members[name] = train_drug_model(
+                tables.pairs, tables.lines, tables.graphs, part,
+                config=config.override([f"train.seed={seed}"]),
+                folder=folder if is_alone else folder / name, resume=resume,
+            )  # fmt: skip
+    return members
 
 
-def _publish(answers: dict[str, np.ndarray], test: Responses, split: str, folder: Path, seed: int) -> list[ResponseRow]:
+def member_name(fold: int, seed: int) -> str:
+    """Return the name of a network among several, and of its folder."""
+    return f"fold_{fold}_seed_{seed}"
+
+
+def _answers(
+    tables: _Tables, parts: Mapping[int, Split], members: Mapping[str, tuple[DrugPredictor, FitResult]]
+) -> _Answered:
+    """Let the networks and the baselines answer the test pairs of each fold."""
+    from cellwright.evaluate.drugs import baseline_answers
+
+    seeds = [tables.config.train.seed + at for at in range(tables.config.num_seeds)]
+    test = tables.pairs.take(np.concatenate([part.test for part in parts.values()]))
+    drug_uf = None if tables.graphs is None else mean_atoms(tables.graphs)
+    parts_of: dict[str, list[np.ndarray]] = {}
+    seconds = {MAIN: sum(fit.seconds for _, fit in members.values()), "baselines": 0.0}
+    by_seed: list[list[np.ndarray]] = [[] for _ in seeds]
+    for fold, part in parts.items():
+        own = tables.pairs.take(part.test)
+        for at, seed in enumerate(seeds):
+            by_seed[at].append(members[member_name(fold, seed)][0].predict(own, tables.lines, tables.graphs))
+        start = time.perf_counter()
+        found = baseline_answers(tables.pairs, tables.lines, part, drug_uf=drug_uf, seed=seeds[0])
+        seconds["baselines"] += time.perf_counter() - start
+        for name, pred_p in found.items():
+            parts_of.setdefault(name, []).append(pred_p)
+    answers = {MAIN: [np.concatenate(own) for own in by_seed]}
+    answers |= {name: [np.concatenate(own)] for name, own in parts_of.items()}
+    fold_p = np.repeat(list(parts), [len(part.test) for part in parts.values()]) if len(parts) > 1 else None
+    return _Answered(test=test, answers=answers, fold_p=fold_p, seconds=seconds)
+
+
+def _write_answers(found: _Answered, tables: _Tables, folder: Path) -> list[ResponseRow]:
+    """Write answers, scores of each as rows, and the figure of them."""
     from cellwright.data.drugs import table_of
     from cellwright.evaluate.drugs import response_figure, score_responses, write_rows
 
-    resample = "drug" if split == "drug" else "line"
-    rows = score_responses(answers, test, split=split, resample=resample, rivals=["drug_mean", "effects"], seed=seed)
+    seed = tables.config.train.seed
+    each = {
+        name if not at else f"{name}, seed {seed + at}": pred_p
+        for name, own in found.answers.items()
+        for at, pred_p in enumerate(own)
+    }
+    resample = "drug" if tables.split == "drug" else "line"
+    rows = score_responses(
+        each,
+        found.test,
+        split=tables.split,
+        resample=resample,
+        fold_p=found.fold_p,
+        rivals=["drug_mean", "effects"],
+        seed=seed,
+    )
     write_rows(rows, folder)
+    folds = {} if found.fold_p is None else {"fold": found.fold_p}
+    columns = {"ln_ic50": found.test.value_p, **folds, **each}
     with atomic_path(folder / "test_answers.csv") as draft:
-        table_of(test, {"ln_ic50": test.value_p, **answers}).to_csv(draft, index=False)
+        table_of(found.test, columns).to_csv(draft, index=False)
+    networks = [name for name in each if name.startswith(MAIN)]
     with atomic_path(folder / "drug_scores.svg") as draft:
-        draft.write_bytes(response_figure(rows, models=["network"]))
+        draft.write_bytes(response_figure(rows, models=networks))
     return rows
 
 
-def predict_response(
-    model: DrugPredictor | str | Path,
-    cells: Any,
-    *,
-    pairs: Any = None,
-    drugs: Any = None,
-    columns: ResponseColumns | None = None,
-    device: str = "auto",
-) -> pd.DataFrame:
-    """Predict ln IC50 with a model made by `drug_response`.
-
-    Parameters
-    ----------
-    model
-        Its run folder, or the predictor.
-    cells
-        Features of the lines, of the same kind as in training.
-    pairs
-        Table of lines and drugs to answer for; ``None`` = every line with every drug (of ``drugs``, or of training).
-    drugs
-        Structures, for a model that reads them; drugs that were not in training may be among them.
-    columns
-        How the tables are read.
-    device
-        Where to run.
-
-    Returns
-    -------
-    DataFrame with ``line``, ``drug``, ``ln_ic50`` (predicted) and ``is_new_drug`` (not in training).
-    """
-    from cellwright.data.drugs import Responses, read_lines, read_responses, table_of
-    from cellwright.tasks.drug import DrugPredictor
-
-    columns = columns or ResponseColumns()
-    predictor = model if isinstance(model, DrugPredictor) else DrugPredictor.load(model)
-    lines = read_lines(cells, key=columns.slot, layer=columns.layer, name=columns.name)
-    graphs = None if drugs is None else read_structures(drugs, columns)
-    if pairs is None:
-        asked = predictor.drugs if graphs is None else graphs.drugs
-        line_p, drug_p = (part.ravel() for part in np.indices((len(lines.lines), len(asked))))
-        wanted = Responses(line_p, drug_p, np.full(len(line_p), np.nan), lines.lines, tuple(asked))
-    else:
-        wanted = read_responses(pairs, line=columns.line, drug=columns.drug, value=None, repeats="keep")
-    known = set(predictor.drugs)
-    is_new_u = np.array([drug not in known for drug in wanted.drugs])
-    found_p = predictor.predict(wanted, lines, graphs, device=device)
-    return table_of(wanted, {"ln_ic50": found_p, "is_new_drug": is_new_u[wanted.drug_p]})
+_HELD_OUT = {
+    "line": "whose lines no method has seen",
+    "drug": "whose drugs no method has seen",
+    "pair": "whose lines and drugs may have been seen in other pairs",
+}
 
 
-def transfer_response(
-    bulk: Any,
-    cells: Any,
-    *,
-    labels: Any,
-    out: str | Path,
-    changes: Sequence[str] = (),
-    columns: ResponseColumns | None = None,
-) -> Transferred:
-    """Score single cells by a binary response that is known of bulk samples only.
+def _evaluate(
+    found: _Answered, tables: _Tables, parts: Mapping[int, Split], fits: Mapping[str, FitResult]
+) -> Evaluation:
+    """Put the record of the report together."""
+    from cellwright.evaluate.drug_study import DrugStudy, evaluate_drugs
+    from cellwright.evaluate.parts import Section
 
-    Parameters
-    ----------
-    bulk
-        Features of bulk samples: as ``cells`` in `drug_response`.
-    cells
-        Features of the cells, of the same kind; no label of a cell is read.
-    labels
-        Table with the columns of ``columns.line`` and ``columns.value``: 1 = sensitive, 0 = not.
-    out
-        Run folder to make: scores of the cells (``cell_scores.csv``), logs, configuration.
-    changes
-        Changes to `cellwright.tasks.transfer.TransferConfig` such as ``"adversary=0.5"``.
-    columns
-        How the tables are read; slot and layer hold for bulk and cells alike, name for bulk.
-
-    Returns
-    -------
-    Scores, higher = more likely sensitive. They order cells; they are no probabilities.
-    """
-    import pandas as pd
-
-    from cellwright.data.drugs import read_lines, read_table
-    from cellwright.data.write import check_place
-    from cellwright.tasks.transfer import TransferConfig, transfer
-
-    columns, folder = columns or ResponseColumns(value="label"), Path(out)
-    config = TransferConfig().override(changes)
-    source = read_lines(bulk, key=columns.slot, layer=columns.layer, name=columns.name)
-    target = read_lines(cells, key=columns.slot, layer=columns.layer)
-    label_l = _labels_of(read_table(labels), source.lines, columns)
-    check_place(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds other files; choose a folder that is new or empty")
-    with removed_if_futile(folder):
-        found = transfer(source, label_l, target, config=config, folder=folder)
-    write_json(folder / "transfer.json", {"config": config.record(), "source_auroc": found.source_auroc} | versions())
-    frame = pd.DataFrame({"cell": target.lines, "score": found.score_n, "held_out": found.held_out_n})
-    with atomic_path(folder / "cell_scores.csv") as draft:
-        frame.assign(fold=found.fold_n).to_csv(draft, index=False)
-    return found
-
-
-def _labels_of(table: Any, lines: Sequence[str], columns: ResponseColumns) -> np.ndarray:
-    for name in (columns.line, columns.value):
-        if name not in table.columns:
-            raise ValueError(f"the labels have no column {name!r}; columns: {[str(c) for c in table.columns]}")
-    label = dict(zip(table[columns.line].astype(str), table[columns.value], strict=True))
-    if len(label) != len(table):
-        raise ValueError("a bulk sample has two labels; give each once")
-    if lost := [line for line in lines if line not in label]:
-        raise ValueError(f"{len(lost)} bulk samples have no label, for instance {lost[0]!r}; label or leave them out")
-    values = [label[line] for line in lines]
-    if bad := [value for value in values if value not in (0, 1)]:
-        raise ValueError(f"a label is {json.dumps(str(bad[0]))}; 1 = sensitive and 0 = not are known")
-    return np.array(values, np.int64)
+    pairs, config = tables.pairs, tables.config
+    known = "structure" if config.net.drug == "graph" else "name"
+    facts = {
+        "pairs": len(pairs),
+        "cell lines": len(np.unique(pairs.line_p)),
+        "drugs": len(np.unique(pairs.drug_p)),
+        "features of a line": len(tables.lines.names),
+        "features made by": tables.columns.embedder or "the caller",
+        **tables.sources,
+    }
+    limits = {"pair": "All lines and drugs may be in training: this split cannot rank representations of cells."}
+    folds = f"All {len(parts)} folds" if len(parts) > 1 else f"Fold {next(iter(parts))} of {NUM_FOLDS}"
+    return evaluate_drugs(
+        DrugStudy(
+            title=f"Drug response, held out by {tables.split}",
+            dataset=tables.sources["responses"],
+            held_out=_HELD_OUT[tables.split],
+            pairs=found.test,
+            answers=found.answers,
+            what={MAIN: f"drugs by {known}, {len(tables.lines.names):,} features of lines"},
+            resample="drug" if tables.split == "drug" else "line",
+            fold_p=found.fold_p,
+            fits=fits,
+            contracts=(Section(heading="Tables", facts=facts),),
+            notes=(f"{folds} held out by {tables.split}; {config.num_seeds} training seed(s).",),
+            limitations=(limits[tables.split],) if tables.split in limits else (),
+            seconds=found.seconds,
+            split_sha256=next(iter(parts.values())).sha256 if len(parts) == 1 else None,
+            hashes={f"split of fold {fold} (SHA-256)": part.sha256 for fold, part in parts.items() if len(parts) > 1},
+            seed=config.train.seed,
+        )
+    )

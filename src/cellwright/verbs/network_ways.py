@@ -135,8 +135,9 @@ class Asker:
         ranked, what = self._rank_attention(names, genes, cells, perturbed)
         sizes = f"{len(cells)} cells" if control is None else f"{len(cells)} control cells"
         if perturbed:
-            counts = [len(rows) for rows in perturbed.values()]
-            sizes += f", {min(counts)} to {max(counts)} perturbed ones for each of {len(names)} regulators"
+            counts = sorted({len(rows) for rows in perturbed.values()})
+            span = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+            sizes += f", {span} perturbed ones for each of {len(names)} regulators"
         return Ways(
             rankings=ranked,
             what=what,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cellwright.data import make_cells, open_cells
-from cellwright.evaluate import projection, study
+from cellwright.evaluate import annotation, outside, projection, study
 from cellwright.evaluate.mapping import MappingStudy, evaluate_mapping
-from cellwright.evaluate.outside import OUTSIDE, LeftOut, outside_auroc
+from cellwright.evaluate.outside import OUTSIDE, UNKNOWN, LeftOut, outside_auroc
 from cellwright.models import FAMILIES, new_model
 from cellwright.tasks.mapping import IndexConfig
 from cellwright.vocab import GeneVocab
@@ -20,7 +20,9 @@ def model():
 
 
 @pytest.fixture(autouse=True)
-def _drawn_by_pca(monkeypatch):
+def _quick(monkeypatch):
+    monkeypatch.setattr(annotation, "NUM_RESAMPLES", 50)
+    monkeypatch.setattr(outside, "NUM_RESAMPLES", 50)
     monkeypatch.setattr(study, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
 
 
@@ -92,8 +94,11 @@ def test_types_that_the_reference_lacks_are_counted_and_named(model):
             reference_nd=place(fewer, 0.3, 0), query_nd=place(query, 0.3, 1), config=IndexConfig(num_neighbors=5),
         )
     )  # fmt: skip
-    assert "not in the reference, so not scored: 'type 2', 30 cells" in evaluation.summary
+    assert "the reference lacks 'type 2', so no label is scored: 30 cells" in evaluation.summary
     assert all(OUTSIDE not in method.scores for method in evaluation.methods)  # one type would be left
+    unknown = {method.name: method.scores[UNKNOWN].value for method in evaluation.methods}
+    assert unknown["scGPT embedding"] > 0.95
+    assert unknown["majority"] == 0.5
     with pytest.raises(ValueError, match="no query cell is of a type of the reference"):
         evaluate_mapping(
             MappingStudy(

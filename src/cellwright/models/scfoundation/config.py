@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cellwright.config import Config
+from cellwright.models.sizes import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
 
 SPECIALS = {"target_depth": "<T>", "source_depth": "<S>", "pad": "<pad>"}
 """They follow the genes, in this order, as the rows of the published position table do."""
@@ -17,20 +18,20 @@ KEYS = ("cell", "rde", "gene")
 class ScFoundationConfig(Config):
     """Architecture of one scFoundation network; the defaults are those of the released models."""
 
-    encoder_width: int = Field(768, ge=1)
+    encoder_width: int = Field(768, ge=1, le=MOST_WIDTH)
     """Size of the encoder's hidden states (encoder.hidden_dim)."""
-    encoder_heads: int = Field(12, ge=1)
+    encoder_heads: int = Field(12, ge=1, le=MOST_HEADS)
     """Attention heads of the encoder (encoder.heads)."""
-    encoder_layers: int = Field(12, ge=1)
+    encoder_layers: int = Field(12, ge=1, le=MOST_LAYERS)
     """Blocks of the encoder (encoder.depth): LayerNorm after each sum, ReLU."""
     encoder_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of the encoder's attention probabilities, residual branches and feed-forward. The published code names
     no value, so that its library's holds."""
-    decoder_width: int = Field(512, ge=1)
+    decoder_width: int = Field(512, ge=1, le=MOST_WIDTH)
     """Size of the decoder's hidden states, which are the gene context embeddings (decoder.hidden_dim)."""
-    decoder_heads: int = Field(8, ge=1)
+    decoder_heads: int = Field(8, ge=1, le=MOST_HEADS)
     """Attention heads of the decoder (decoder.heads)."""
-    decoder_layers: int = Field(6, ge=1)
+    decoder_layers: int = Field(6, ge=1, le=MOST_LAYERS)
     """Blocks of the decoder (decoder.depth): LayerNorm before each branch, GELU."""
     decoder_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout of the decoder's residual branches and feed-forward."""
@@ -62,6 +63,11 @@ class ScFoundationConfig(Config):
             if width % num_heads:
                 raise ValueError(f"{part}_width {width} must be a multiple of {part}_heads {num_heads}")
         return self
+
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        blocks = self.encoder_layers * self.encoder_width**2 + self.decoder_layers * self.decoder_width**2
+        return num_tokens * self.encoder_width + (4 + 2 * self.feed_forward_scale) * blocks
 
     @property
     def width(self) -> int:

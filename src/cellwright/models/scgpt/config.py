@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cellwright.config import Config
+from cellwright.models.sizes import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
 from cellwright.nn.heads import CellStyle
 
 SPECIALS = {"pad": "<pad>", "cls": "<cls>", "eoc": "<eoc>"}
@@ -15,13 +16,13 @@ SPECIALS = {"pad": "<pad>", "cls": "<cls>", "eoc": "<eoc>"}
 class ScGPTConfig(Config):
     """Architecture and value coding of one scGPT network; the defaults are those of the released models."""
 
-    width: int = Field(512, ge=1)
+    width: int = Field(512, ge=1, le=MOST_WIDTH)
     """Size of hidden states (embsize)."""
-    num_heads: int = Field(8, ge=1)
+    num_heads: int = Field(8, ge=1, le=MOST_HEADS)
     """Attention heads (nheads)."""
-    num_layers: int = Field(12, ge=1)
+    num_layers: int = Field(12, ge=1, le=MOST_LAYERS)
     """Transformer blocks (nlayers)."""
-    feed_forward: int = Field(512, ge=1)
+    feed_forward: int = Field(512, ge=1, le=MOST_WIDTH)
     """Width inside the feed-forward part (d_hid); equal to the width in released models, not four times it."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout of residual branches, feed-forward and value encoder."""
@@ -85,6 +86,11 @@ class ScGPTConfig(Config):
         if self.more_conditions and not self.num_conditions:
             raise ValueError("more_conditions are beside the first kind: give num_conditions too")
         return self
+
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        blocks = self.num_layers * (4 * self.width**2 + 2 * self.width * self.feed_forward)
+        return num_tokens * self.width + blocks + 5 * self.width**2
 
     @property
     def condition_sizes(self) -> tuple[int, ...]:

@@ -130,9 +130,12 @@ class ScGPT(nn.Module):
     def _conditions(self, flag_nt: Tensor | None) -> Tensor:
         if flag_nt is None:
             raise ValueError("this model takes a condition flag a token (flag_nt), and the tokens carry none")
-        if self.more_conditions is None:
+        kinds = [self.condition, *(self.more_conditions or ())]
+        found = 1 if flag_nt.ndim == 2 else flag_nt.shape[-1]
+        if found != len(kinds):
+            raise ValueError(f"this model takes {len(kinds)} kinds of conditions a token, and flag_nt holds {found}")
+        if flag_nt.ndim == 2:
             return self.condition(flag_nt)
-        kinds = [self.condition, *self.more_conditions]
         return sum(table(flag_nt[..., c]) for c, table in enumerate(kinds))
 
     def _flag_unknown(self, value_ntd: Tensor, tokens: TokenBatch) -> Tensor:

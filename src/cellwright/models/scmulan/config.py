@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cellwright.config import Config
+from cellwright.models.sizes import MOST_HEADS, MOST_LAYERS, MOST_WIDTH
 
 SPECIALS = {"end": "<E>", "pad": "<E>", "annotate": "<PCT>", "generate": "<SPToken1>", "place": "<SPToken3>"}
 """There is no pad token: pads stand behind a causal sentence and are never seen, so they carry any id."""
@@ -17,11 +18,11 @@ QUESTIONS = {"annotate": ("coarse_type", "cell_type"), "place": ("organ", "regio
 class ScMulanConfig(Config):
     """Architecture of one scMulan network; the defaults are those of the released model."""
 
-    width: int = Field(1120, ge=1)
+    width: int = Field(1120, ge=1, le=MOST_WIDTH)
     """Size of hidden states (n_embd); the feed-forward part is four times as wide."""
-    num_heads: int = Field(20, ge=1)
+    num_heads: int = Field(20, ge=1, le=MOST_HEADS)
     """Attention heads (n_head)."""
-    num_layers: int = Field(24, ge=1)
+    num_layers: int = Field(24, ge=1, le=MOST_LAYERS)
     """Transformer blocks (n_layer)."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout of the embedded words, attention probabilities and residual branches."""
@@ -40,6 +41,10 @@ class ScMulanConfig(Config):
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
         return self
+
+    def num_weights(self, num_tokens: int) -> int:
+        """Return about how many numbers the weights are, for a vocabulary of so many tokens."""
+        return 3 * num_tokens * self.width + 12 * self.num_layers * self.width**2
 
 
 TINY = ScMulanConfig(width=64, num_heads=4, num_layers=2)
