@@ -10,7 +10,7 @@ from cellwright.verbs.depths import DepthOptions, open_deep, prepared, with_pool
 from cellwright.verbs.describing import convert, inspect
 from cellwright.verbs.drug_predictions import predict_response
 from cellwright.verbs.drug_tables import ResponseColumns
-from cellwright.verbs.drugs import DrugResponse, ResponseColumns, drug_response, predict_response, transfer_response
+from cellwright.verbs.drugs import DrugResponse, drug_response
 from cellwright.verbs.filling import FillConfig
 from cellwright.verbs.finetuning import FinetuneResult, finetune
 from cellwright.verbs.integrating import IntegrateOptions, Integration, integrate
@@ -33,7 +33,7 @@ from cellwright.verbs.opening import ModelOptions, ReadOptions, open_data, open_
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, PerturbResult, perturb, predict_perturbation
 from cellwright.verbs.reversing import ReverseOptions, ReverseResult, reverse_perturb
 from cellwright.verbs.scoring import FillScoring, ScoreConfig, ScoreResult, score
-from cellwright.verbs.training import FinetuneResult, PretrainResult, finetune, pretrain
+from cellwright.verbs.training import PretrainResult, pretrain
 from cellwright.verbs.transferring import TransferResponse, transfer_response
 from cellwright.verbs.using import (
     annotate,
