@@ -9,7 +9,8 @@ the same sorted and frozen PBMC, and denoise PBMC 3k at 1, 5, 10 and 20 % of its
     python studies/denoise_views.py --data FOLDER -o studies/results
 
 Rows: every score of each network and of the baselines, and the paired difference harder minus standard, mean over
-seeds, on the same resampled cells. Settings of the harder view were found on other cells (lanes of Hao et al. 2021).
+seeds, on the same resampled cells. The harder settings come from earlier trials that are not on record; if these looked
+at PBMC 3k, the difference leans their way.
 """
 
 from __future__ import annotations
