@@ -175,6 +175,7 @@ def settle_norms(tuned: Any, loader: Loader) -> None:
         return
     tokenize, device = tuned.tokenizer(), next(tuned.network.parameters()).device
     momentum = {norm: norm.momentum for norm in norms}
+    tuned.network.eval()  # no dropout: as cells are embedded
     for norm in norms:
         norm.train().reset_running_stats()
         norm.momentum = None  # the mean over all minibatches, which are of like size
