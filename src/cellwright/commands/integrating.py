@@ -10,16 +10,24 @@ from cellwright.tasks.integration_options import IntegrationScoring
 from cellwright.verbs import ModelOptions, ReadOptions
 
 
+class WayOptions(ModelOptions):
+    """Which model, and what is done with it."""
+
+    label: str | None = None
+    """Column of obs with cell types, for scores only; training never sees them."""
+    mode: str = "zero_shot"
+    """zero_shot: the model as it is. Fine-tuned on these cells by scGPT's recipe: full | lora | probe | scratch."""
+    slot: str | None = None
+    """Slot of obsm to write instead of X_<family>."""
+
+
 def integrate(
     model: str,
     data: Path,
     *,
-    label: str | None = None,
-    mode: str = "zero_shot",
     out: Path,
     set_: list[str] | None = None,
-    slot: str | None = None,
-    which: ModelOptions,
+    way: WayOptions,
     how: IntegrationScoring,
     read: ReadOptions,
     run: InferenceOptions,
@@ -32,16 +40,10 @@ def integrate(
         Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
     data
         Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
-    label
-        Column of obs with cell types, for scores only; training never sees them.
-    mode
-        zero_shot: the model as it is. Fine-tuned on these cells by scGPT's recipe: full | lora | probe | scratch.
     out
         Folder to make: integrated.h5ad (DATA with the embedding), model (when trained), report.html, results.jsonl.
     set_
         Change an option of fine-tuning: --set train.max_epochs=5; may be repeated.
-    slot
-        Slot of obsm to write instead of X_<family>.
     """
     from cellwright import verbs
 
@@ -49,18 +51,18 @@ def integrate(
         raise ValueError("integrate needs the column of obs with the sequencing batches (--tech-batch COLUMN)")
     done = verbs.integrate(
         data,
-        verbs.open_model(model, which.vocab, key=which.key),
+        verbs.open_model(model, way.vocab, key=way.key),
         tech_batch=read.tech_batch,
-        label=label,
-        mode=mode,
+        label=way.label,
+        mode=way.mode,
         out=out,
         changes=tuple(set_ or ()),
-        config=verbs.IntegrateOptions(**how.model_dump(), slot=slot, reading=read),
+        config=verbs.IntegrateOptions(**how.model_dump(), slot=way.slot, reading=read),
         run=run,
     )
     from cellwright.evaluate.comparison import table_text
 
-    key = done.model.key if slot is None else slot
+    key = done.model.key if way.slot is None else way.slot
     n, d = done.embedding_nd.shape
     lines = [table_text(done.evaluation), "", *done.evaluation.summary]
     lines.append(f'wrote {out / "integrated.h5ad"}: obsm["{key}"] {n} x {d}')
