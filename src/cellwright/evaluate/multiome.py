@@ -53,7 +53,7 @@ class MultiomeStudy:
     baselines: Mapping[str, tuple[np.ndarray, str]]
     """Name -> (embedding, one line) of the cells ``baseline_rows``."""
     rows: np.ndarray
-    """int64: cells that all embeddings are scored on; those have all modalities."""
+    """int64: cells that all embeddings are scored on; they have RNA and proteins, or peaks without proteins."""
     label_n: np.ndarray | None = None
     """int64 codes of all cells, -1 = not known."""
     classes: tuple[str, ...] = ()
