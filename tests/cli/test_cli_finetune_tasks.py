@@ -31,7 +31,7 @@ def test_what_a_task_lacks_is_said(own, data, tmp_path):
     assert "--tech-batch" in refused(tmp_path, "finetune", "integrate", own, data, "-o", out)
     words = ["--tech-batch", "tech_batch", "--split-by", "tech_batch"]
     assert "trained on all cells" in refused(tmp_path, "finetune", "integrate", own, data, "-o", out, *words)
-    assert "perturbation" in refused(tmp_path, "finetune", "perturb", own, data, "-o", out, "--label", "cell_type")
+    assert "no control" in refused(tmp_path, "finetune", "perturb", own, data, "-o", out, "--label", "cell_type")
     refused(tmp_path, "finetune", "multiome", own, data, "-o", out)
     assert not out.exists()
     with pytest.raises(ValueError, match="did you mean 'integrate'"):
