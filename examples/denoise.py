@@ -6,6 +6,7 @@
 Without --model, a tiny scFoundation is pre-trained on the spot: enough to see how things fit together, not to get good
 values. The same on the command line:
 
+    cellwright evaluate denoise runs/depth mine.h5ad -o runs/scores
     cellwright denoise runs/depth mine.h5ad -o mine_denoised.h5ad --depth f5
 """
 

@@ -4,11 +4,11 @@
     python examples/perturb.py --data screen.h5ad --perturbation target --control ctrl --model MODEL --out runs/screen
 
 Without --data the screen is made up (sixteen genes perturbed, some in pairs); without --model a tiny scGPT begins from
-nothing. The same on the command line:
+nothing. The same on the command line, where --keep-model leaves what predict-perturbation asks:
 
-    cellwright perturb screen.h5ad -o runs/screen --perturbation target --control ctrl --model MODEL --use cells
-    cellwright predict-perturbation runs/screen -o new.h5ad --predict A+B  # a run with --keep-model
-    cellwright reverse-perturb screen.h5ad -o runs/reverse --perturbation target --control ctrl --state wanted.h5ad
+    cellwright perturb screen.h5ad -o runs/screen --perturbation target --model MODEL --use cells --keep-model
+    cellwright predict-perturbation runs/screen -o new.h5ad --predict A+B
+    cellwright reverse-perturb screen.h5ad -o runs/reverse --perturbation target --state wanted.h5ad
 """
 
 from __future__ import annotations

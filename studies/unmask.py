@@ -8,7 +8,9 @@ pre-trained with the head that expects errors, and scored from known genes (a qu
 first, from the embedding of the whole cell and from the mean embedding of its type. Held-out cells choose nothing.
 
 ``unmask.jsonl``: conditions first, then a row for each network, start, method, number of steps and score, and the
-differences to one pass. ``--report``: folder for models and reports with figures; a model that is there is taken.
+differences to one pass. Rows of earlier calls under the same conditions stay, so that it can be made in parts
+(``--networks panel --starts type``). ``--report``: folder for models and reports with figures; a model that is there
+is taken.
 """
 
 from __future__ import annotations
@@ -50,17 +52,23 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="folder for models and reports; models there are not trained again")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
-    parser.add_argument("--steps", type=int, default=3000, help="training steps of each network")
+    parser.add_argument("--steps", type=int, default=2200, help="training steps of each network")
     parser.add_argument("--genes", type=int, default=120, help="most variable genes of the panel")
-    parser.add_argument("--lr", type=float, default=4e-3, help="highest learning rate")
+    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--batch-size", type=int, default=16, help="cells a training step")
-    parser.add_argument("--num-cells", type=int, default=500, help="held-out cells that are scored")
+    parser.add_argument("--num-cells", type=int, default=300, help="held-out cells that are scored")
     parser.add_argument("--seed", type=int, default=0, help="of training, of known genes, of resampling")
     asked = parser.parse_args()
     cells = read_h5ad(asked.data / f"{DATA}.h5ad")
     is_held_out = cells.obs["donor"].isin(HELD_OUT).to_numpy()
     train, held_out = cells[~is_held_out].copy(), cells[is_held_out].copy()
-    rows = []
+    conditions = {
+        "study": "unmask",
+        "options": {k: v for k, v in vars(asked).items() if k not in ("data", "out", "report", "networks", "starts")},
+        "data": {DATA: sha256_file(asked.data / f"{DATA}.h5ad")},
+        "held_out_donors": HELD_OUT,
+        "versions": versions(),
+    }
     with tempfile.TemporaryDirectory() as folder:
         place = asked.report or Path(folder)
         for network in asked.networks:
@@ -74,15 +82,7 @@ def main() -> None:
                     say([f"\n## {network}, {start} ({time.perf_counter() - begin:.0f} s)", table_text(evaluation)])
                     say(list(evaluation.summary))
                     key = {"network": network, "training_seconds": round(seconds, 1), "start": start}
-                    rows += [key | row for row in rows_of(evaluation)]
-    conditions = {
-        "study": "unmask",
-        "options": {k: v for k, v in vars(asked).items() if k not in ("data", "out", "report", "networks", "starts")},
-        "data": {DATA: sha256_file(asked.data / f"{DATA}.h5ad")},
-        "held_out_donors": HELD_OUT,
-        "versions": versions(),
-    }
-    write(asked.out / "unmask.jsonl", conditions, rows)
+                    write(asked.out / "unmask.jsonl", conditions, [key | row for row in rows_of(evaluation)])
 
 
 def trained(train: AnnData, network: str, folder: Path, asked: argparse.Namespace) -> tuple[Any, float]:
@@ -143,12 +143,17 @@ def rows_of(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def write(path: Path, conditions: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write conditions and rows as lines of JSON; numbers that are none become null."""
+    """Write conditions and rows as lines of JSON; numbers that are none become null, earlier rows stay."""
 
     def plain(value: Any) -> Any:
         return None if isinstance(value, float) and not np.isfinite(value) else value
 
-    lines = [json.dumps(conditions), *(json.dumps({k: plain(v) for k, v in row.items()}) for row in rows)]
+    earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    is_same = bool(earlier) and earlier[0] == json.loads(json.dumps(conditions))
+    made = {(row["network"], row["start"]) for row in rows}
+    kept = [row for row in earlier[1:] if (row["network"], row["start"]) not in made] if is_same else []
+    rows = [*kept, *({k: plain(v) for k, v in row.items()} for row in rows)]
+    lines = [json.dumps(conditions), *map(json.dumps, rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -17,9 +17,9 @@ CHANGES = ["train.accelerator=cpu", "train.max_epochs=1", "batch_size=8", "optim
 MODES = ("probe", "lora", "full", "scratch")
 
 
-def compare(cells, model, out, *, modes=MODES, seeds=2, changes=CHANGES) -> ModeComparison:
+def compare(cells, model, out, *, modes=MODES, seeds=2, changes=CHANGES, run=QUIET) -> ModeComparison:
     how = cellwright.CompareOptions(modes=modes, seeds=seeds)
-    return cellwright.compare_modes(cells, model, label="cell_type", out=out, how=how, changes=changes, run=QUIET)
+    return cellwright.compare_modes(cells, model, label="cell_type", out=out, how=how, changes=changes, run=run)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,8 @@ def test_a_run_of_another_recipe_is_refused(copied, cells, model):
     other.X[0, 0] += 1
     with pytest.raises(ValueError, match="was made with data_sha256"):
         compare(other, model, copied)
+    with pytest.raises(ValueError, match="was made with prediction.ties = None, not 'random'"):
+        compare(cells, model, copied, run=QUIET.model_copy(update={"ties": "random"}))
     assert listing(copied) == before
 
 

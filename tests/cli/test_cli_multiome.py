@@ -120,5 +120,15 @@ def test_a_query_with_other_proteins_is_refused(place, cells, tmp_path):
 
 
 def test_too_few_whole_cells_are_refused(place, cells, tmp_path):
-    with pytest.raises(ValueError, match="10 cells have RNA, peaks and proteins; at least 20 are needed"):
+    with pytest.raises(ValueError, match="10 cells have RNA and proteins; at least 20 are needed"):
         cellwright.multiome(cells[:10].copy(), place / "model", out=tmp_path / "run", changes=QUICK, run=QUIET)
+
+
+def test_a_mosaic_in_which_no_cell_has_everything(place, tmp_path):
+    studies = [place / "cite.h5ad", place / "atac.h5ad"]
+    result = cellwright.multiome(
+        studies, place / "model", out=tmp_path / "run", changes=[*QUICK, "train.max_steps=1"], run=QUIET
+    )
+    assert result.model.inputs.modalities == ("peak", "protein", "rna")
+    assert result.told_nf.shape == (140, 6)
+    assert any("of the training cells lack a modality" in line for line in result.evaluation.summary)

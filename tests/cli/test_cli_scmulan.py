@@ -168,7 +168,7 @@ def test_a_model_that_does_not_write_is_refused(official, data, tmp_path):
     for words in (["embed", "--position", "task"], ["embed", "--faithful"], ["annotate", "--tell", "organ"]):
         refused(tmp_path, words[0], official, data, *out, *words[1:], says=["scGPT writes no sentences"])
     words = ["generate", official, "--prompt", "organ=Lung", *out]
-    refused(tmp_path, *words, says=["scGPT writes no sentences"])
+    refused(tmp_path, *words, says=["scGPT fills in the genes of cells", "give the data"])
 
 
 @pytest.mark.parametrize("name", ["pipeline_tiny", "pipeline_realvocab"])

@@ -276,7 +276,7 @@ def test_a_model_of_expressed_genes_is_asked_for_these_alone(official, train, he
 
 def test_the_head_is_named_and_does_not_fit_the_published_format(gpt, tmp_path):
     assert "head expected_error\n" in works("inspect", gpt)
-    said = works("convert", gpt, "-o", tmp_path / "out", "--to", "released")
+    said = works("convert", gpt, tmp_path / "out", "--to", "released")
     assert "left out: the head expected_error" in said
 
 

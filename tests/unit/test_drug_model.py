@@ -18,6 +18,8 @@ from cellwright.types import Draw
 
 SMALL = ("net.cell_hidden=16", "net.cell_width=8", "net.drug_width=8", "net.head_width=16", "net.dropout=0")
 SHORT = (*SMALL, "batch_size=32", "optim.lr=0.01", "train.accelerator=cpu")
+QUICK = ("optim.lr=0.02", "train.keep=last")
+"""A checkpoint for every better validation takes longer than these trainings."""
 
 
 def planted(num_lines=60, num_drugs=8, seed=0):
@@ -52,7 +54,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drug") / "run"
     pairs, lines = planted()
     split = split_pairs(pairs, by="line", valid=0.1)
-    config = DrugConfig().override([*SHORT, "net.drug=identity", "train.max_epochs=25"])
+    config = DrugConfig().override([*SHORT, *QUICK, "net.drug=identity", "train.max_epochs=14"])
     predictor, fit = train_drug_model(pairs, lines, None, split, config=config, folder=folder)
     return folder, pairs, lines, split, predictor, fit
 
@@ -212,7 +214,8 @@ def test_structures_answer_for_new_drugs(tmp_path):
     graphs = chains(pairs.drugs)
     fold_k = np.where(np.isin(np.arange(12), [4, 7]), 0, 1)
     split = split_pairs(pairs, by="drug", fold=0, fold_k=fold_k, valid=0)
-    config = DrugConfig().override([*SHORT, "net.graph_widths=[16]", "train.max_epochs=40", "group=1"])
+    changes = ("net.graph_widths=[16]", "train.max_epochs=15", "optim.lr=0.03", "batch_size=40", "group=1")
+    config = DrugConfig().override([*SHORT, *changes])
     predictor, _ = train_drug_model(pairs, lines, graphs, split, config=config, folder=tmp_path / "run")
     test = pairs.take(split.test)
     found_p = DrugPredictor.load(tmp_path / "run").predict(test, lines, graphs)

@@ -19,7 +19,15 @@ from cellwright.commands.networks import grn
 from cellwright.commands.perturbing import perturb, predict_perturbation, reverse_perturb
 from cellwright.commands.scoring import evaluate_annotate, evaluate_denoise, evaluate_generate, evaluate_map_reference
 from cellwright.commands.scoring_filled import evaluate_unmask
-from cellwright.commands.training import demo, finetune_annotate, finetune_compare, pretrain
+from cellwright.commands.training import (
+    demo,
+    finetune_annotate,
+    finetune_compare,
+    finetune_integrate,
+    finetune_multiome,
+    finetune_perturb,
+    pretrain,
+)
 from cellwright.commands.using import annotate, embed
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -42,7 +50,16 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
-    "finetune": ("Fine-tune a model for a task.", {"annotate": finetune_annotate, "compare": finetune_compare}),
+    "finetune": (
+        "Fine-tune a model for a task.",
+        {
+            "annotate": finetune_annotate,
+            "compare": finetune_compare,
+            "integrate": finetune_integrate,
+            "multiome": finetune_multiome,
+            "perturb": finetune_perturb,
+        },
+    ),
     "evaluate": (
         "Score a model on held-out cells beside simple baselines.",
         {

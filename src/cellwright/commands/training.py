@@ -58,6 +58,119 @@ def finetune_annotate(
     say(["", table_text(result.evaluation), "", *warnings, f"report: {result.report}", f"model:  {out}"])
 
 
+def finetune_integrate(
+    model: str,
+    data: Path,
+    *,
+    label: str | None = None,
+    out: Path,
+    set_: list[str] | None = None,
+    how: FinetuneOptions,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Fine-tune a model to put sequencing batches (--tech-batch) into one space; "integrate --mode" has more options.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
+    data
+        Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
+    label
+        Column of obs with cell types, for scores alone.
+    out
+        Folder to make: the model in "model", cells with the embedding, report.
+    set
+        Change any option, for instance --set train.max_epochs=3; may be repeated.
+    """
+    _finetune("integrate", model, data, label=label, out=out, set_=[f"mode={how.mode}", *(set_ or [])], how=how,
+              read=read, run=run)  # fmt: skip
+
+
+def finetune_multiome(
+    model: str,
+    data: Path,
+    *,
+    label: str | None = None,
+    out: Path,
+    set_: list[str] | None = None,
+    how: FinetuneOptions,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Fine-tune a model on genes beside proteins or peaks; "multiome" has more options.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
+    data
+        Cells with more than RNA: .h5ad, .h5mu, 10x .h5 or matrix folder, .zarr.
+    label
+        Column of obs with cell types, for scores alone.
+    out
+        Run folder to make, itself a model.
+    set
+        Change any option, for instance --set train.max_epochs=3; may be repeated.
+    """
+    _finetune("multiome", model, data, label=label, out=out, set_=[f"mode={how.mode}", *(set_ or [])], how=how,
+              read=read, run=run)  # fmt: skip
+
+
+def finetune_perturb(
+    model: str,
+    data: Path,
+    *,
+    label: str | None = None,
+    out: Path,
+    set_: list[str] | None = None,
+    how: FinetuneOptions,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    """Fine-tune a model to turn controls into perturbed cells; "perturb --use cells" has more options.
+
+    Parameters
+    ----------
+    model
+        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
+    data
+        Cells with known perturbations and controls: .h5ad, 10x .h5 or matrix folder, .zarr.
+    label
+        Column of obs that says what was done to each cell; unset = found by its name.
+    out
+        Folder to make: the model of the whole screen in "model", scores, predictions, report.
+    set
+        Change any option, for instance --set max_epochs=3; may be repeated.
+    """
+    _finetune("perturb", model, data, label=label, out=out, set_=[f"mode={how.mode}", *(set_ or [])], how=how,
+              read=read, run=run)  # fmt: skip
+
+
+def _finetune(
+    task: str,
+    model: str,
+    data: Path,
+    *,
+    label: str | None,
+    out: Path,
+    set_: list[str],
+    how: FinetuneOptions,
+    read: ReadOptions,
+    run: InferenceOptions,
+) -> None:
+    from cellwright import verbs
+    from cellwright.evaluate.comparison import table_text
+
+    opened = verbs.open_model(model, how.vocab, key=how.key)
+    result = verbs.finetune(
+        data, opened, task=task, label=label, out=out, split_by=how.split_by, changes=set_, read=read, run=run
+    )
+    lines = [] if result.evaluation is None else ["", table_text(result.evaluation), ""]
+    say([*lines, *([] if result.report is None else [f"report: {result.report}"]), f"wrote {out}"])
+
+
 class ComparingOptions(ModelOptions):
     """What a model is fine-tuned from, in which ways, how often."""
 

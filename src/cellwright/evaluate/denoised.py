@@ -14,6 +14,7 @@ import numpy as np
 
 from cellwright.data.cells import Cells
 from cellwright.data.depths import listed_totals
+from cellwright.data.joined import JoinedCells
 from cellwright.data.splits import label_codes
 from cellwright.evaluate.denoising import NUM_RESAMPLES, Drawn, draw_scores
 from cellwright.evaluate.depth_cases import ROOF, DepthCase, ThinnedCells, baseline_answer, drawn_again, recounted
@@ -37,8 +38,9 @@ class DenoisingStudy:
     model: Any
     source: Cells
     """Deep query cells, raw counts."""
-    train: Cells | None = None
-    """Deep cells that baselines learn from; without them baselines know the thinned query cells alone."""
+    train: Cells | JoinedCells | None = None
+    """Deep cells that baselines learn from; without them baselines know the thinned query cells alone. A report
+    (`evaluate_denoising`) is made beside cells of one file."""
     label: str | None = None
     """Column of obs with cell types, for clusters; ``None`` = clusters of the deep cells take their place."""
     group: str | None = None
@@ -130,7 +132,8 @@ def answer_depths(study: DenoisingStudy, query: Cells, names: Sequence[str], run
 
 def _scored_genes(study: DenoisingStudy) -> np.ndarray:
     """Return the genes that the model answers for and the cells were measured for."""
-    sources = [cells for cells in (study.source, study.train) if cells is not None]
+    trained = study.train.parts if isinstance(study.train, JoinedCells) else (study.train,)
+    sources = [cells for cells in (study.source, *trained) if cells is not None]
     gene_ids = answered_ids(study.model)
     for cells in sources:
         gene_ids = np.intersect1d(gene_ids, cells.contract.genes.matched_ids)

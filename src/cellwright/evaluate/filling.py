@@ -2,8 +2,9 @@
 
 All methods are given the same known genes of the same held-out cells and answer for the same unknown ones. The one pass
 (K = 1) is the model as it is; every order of K > 1 steps is held against it, since steps cost K times as much. The
-floor is the mean of the training cells. The roof orders genes by their true error: no order without the answers can do
-better by choosing (though its choice looks one step ahead, no further).
+floor is the mean of the training cells. The roof orders genes by their true error, which no method knows: what choosing
+well could gain. It is no strict bound, for it looks one step ahead, and it can lie above one pass: a predicted value is
+made from the prompt and adds nothing to it but its error.
 """
 
 from __future__ import annotations

@@ -17,19 +17,24 @@ import numpy as np
 from cellwright.config import versions
 from cellwright.data.multimodal import MODALITY_WORDS, Multimodal
 from cellwright.evaluate.evaluation import Cells, Evaluation, Grouping
+from cellwright.evaluate.integration_scores import (
+    EmbeddingScores,
+    ScoredCells,
+    difference_of,
+    draw_resamples,
+    score_embedding,
+)
 from cellwright.evaluate.labelled import DRAWING_NOTE
 from cellwright.evaluate.measures import measures_of
-from cellwright.evaluate.parts import Cost, Curve, CurvePoint, Method, Picture, Provenance, Score, Section
+from cellwright.evaluate.parts import Cost, Curve, CurvePoint, Method, Picture, Provenance, Section
 from cellwright.evaluate.projection import umap_embedding
 from cellwright.evaluate.study import cells_sha256, machine, peak_memory_gb
 from cellwright.evaluate.told_features import plain, told_section
-from cellwright.metrics import ari, embedded_cells, nmi
-from cellwright.metrics.integration import INTEGRATION_METRICS, averages
-from cellwright.metrics.neighbourhoods import cluster_cells
 
 PRIMARY = "avg_bio"
-LABEL_SCORES = ("asw_label", "graph_connectivity", "clisi")
-BATCH_SCORES = ("asw_batch", "ilisi", "bras")
+TYPE_SCORES = ("avg_bio", "nmi", "ari", "asw_label", "clisi", "graph_connectivity")
+BATCH_SCORES = ("overall", "avg_batch", "ilisi", "asw_batch", "bras")
+LEAST_CELLS, NUM_RESAMPLES = 16, 300
 MAX_CELLS = 5000
 """Cells that embeddings are scored and drawn on, drawn at random of more; silhouettes take the square of it."""
 
@@ -48,7 +53,7 @@ class MultiomeStudy:
     baselines: Mapping[str, tuple[np.ndarray, str]]
     """Name -> (embedding, one line) of the cells ``baseline_rows``."""
     rows: np.ndarray
-    """int64: cells that all embeddings are scored on; those have all modalities."""
+    """int64: cells that all embeddings are scored on; they have RNA and proteins, or peaks without proteins."""
     label_n: np.ndarray | None = None
     """int64 codes of all cells, -1 = not known."""
     classes: tuple[str, ...] = ()
@@ -74,7 +79,8 @@ def evaluate_multiome(study: MultiomeStudy) -> Evaluation | None:
 
     ``None`` where there is nothing to score: no labels and no proteins.
     """
-    methods = _embedding_methods(study) if study.label_n is not None else ()
+    scores = _embedding_scores(study) if study.label_n is not None else {}
+    methods = _embedding_methods(study, scores) if scores else ()
     told = {heading: told_section(evaluation, heading) for heading, evaluation in study.told.items()}
     if not methods and not told:
         return None
@@ -107,9 +113,15 @@ def evaluate_multiome(study: MultiomeStudy) -> Evaluation | None:
         summary=tuple(study.notes),
         measures=measures_of({name for method in methods for name in method.scores}),
         primary_metric=PRIMARY,
-        drawn=("avg_bio", "nmi", "ari", "asw_label", "graph_connectivity", *_batch_scores(study)[:1]),
+        drawn=("avg_bio", "nmi", "ari", "asw_label", "clisi", "graph_connectivity"),
         methods=methods,
-        interval_note="No intervals: clusters and silhouettes of one set of cells, one embedding a method.",
+        differences=tuple(
+            difference_of(scores, study.model_name, name, PRIMARY) for name in study.baselines if name != "shuffled"
+        ),
+        interval_note=(
+            f"95 % percentile bootstrap over cells, {NUM_RESAMPLES} resamples; neighbourhoods and clusters stay as "
+            "they are, so the intervals speak of other cells of the same kinds, not of another training."
+        ),
         sections=(drawing, *told.values()),
         citations=(study.model.family.citation,),
         licences=(study.model.family.weights_terms,),
@@ -128,33 +140,43 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(MODALITY_WORDS[name] for name in sorted(names, key=lambda name: name != "rna"))
 
 
-def _batch_scores(study: MultiomeStudy) -> tuple[str, ...]:
-    if study.tech_batch_n is None or len(np.unique(study.tech_batch_n[_scored(study)])) < 2:
-        return ()
-    return BATCH_SCORES
-
-
 def _scored(study: MultiomeStudy) -> np.ndarray:
     """Return which of the cells are scored: those of known label."""
     return study.rows[study.label_n[study.rows] >= 0]
 
 
-def _embedding_methods(study: MultiomeStudy) -> tuple[Method, ...]:
+def _embedding_scores(study: MultiomeStudy) -> dict[str, EmbeddingScores]:
+    """Score all embeddings on the same cells and resamples; empty where these cells have fewer than two types."""
     kept = _scored(study)
-    if len(kept) < 16 or len(np.unique(study.label_n[kept])) < 2:
-        return ()
+    if len(kept) < LEAST_CELLS or len(np.unique(study.label_n[kept])) < 2:
+        return {}
     at_n = np.searchsorted(study.rows, kept)
-    named = {study.model_name: (study.embedding_nd[kept], _what(study), False)}
-    named |= {name: (x_nd[at_n], what, True) for name, (x_nd, what) in study.baselines.items()}
+    # scores of types do not look at batches: without any, any two will do
+    has_batches = set(BATCH_SCORES) & set(_shown(study))
+    cells = ScoredCells(
+        tech_batch_n=study.tech_batch_n[kept] if has_batches else np.arange(len(kept)) % 2,
+        label_n=study.label_n[kept],
+        unintegrated_nd=study.baselines["PCA of both"][0][at_n],
+        draws_rn=draw_resamples(len(kept), NUM_RESAMPLES, study.seed),
+        clusters="kmeans",
+        seed=study.seed,
+    )
+    found = {study.model_name: score_embedding(study.embedding_nd[kept], cells)}
+    return found | {name: score_embedding(x_nd[at_n], cells) for name, (x_nd, _) in study.baselines.items()}
+
+
+def _embedding_methods(study: MultiomeStudy, scores: Mapping[str, EmbeddingScores]) -> tuple[Method, ...]:
+    what = {name: text for name, (_, text) in study.baselines.items()} | {study.model_name: _what(study)}
+    shown, counted = _shown(study), {"cells": len(_scored(study))}
     return tuple(
         Method(
             name=name,
-            what=what,
-            is_baseline=is_baseline,
+            what=what[name],
+            is_baseline=name != study.model_name,
             bound="floor" if name == "shuffled" else None,
-            scores=_scores(x_nd, study, kept),
+            scores={m: found.score(m).model_copy(update={"cells": counted}) for m in shown if m in found.value},
         )
-        for name, (x_nd, what, is_baseline) in named.items()
+        for name, found in scores.items()
     )
 
 
@@ -162,18 +184,11 @@ def _what(study: MultiomeStudy) -> str:
     return f"{study.model_name} of {study.model.num_parameters:,} parameters, from all modalities of a cell"
 
 
-def _scores(x_nd: np.ndarray, study: MultiomeStudy, kept: np.ndarray) -> dict[str, Score]:
-    batch_scores = _batch_scores(study)
-    # scores of types do not look at batches: without any, any two will do
-    batch_n = study.tech_batch_n[kept] if batch_scores else np.arange(len(kept)) % 2
-    cells = embedded_cells(x_nd, batch_n, study.label_n[kept])
-    cluster_n = cluster_cells(cells, seed=study.seed)[0]
-    values = {"nmi": nmi(cells.label_n, cluster_n), "ari": ari(cells.label_n, cluster_n)}
-    values |= {name: INTEGRATION_METRICS[name].function(cells) for name in (*LABEL_SCORES, *batch_scores)}
-    values["avg_bio"] = (values["nmi"] + values["ari"] + values["asw_label"]) / 3
-    values |= averages(values)
-    counted = {"cells": len(kept)}
-    return {name: Score(value=float(value), cells=counted) for name, value in values.items() if np.isfinite(value)}
+def _shown(study: MultiomeStudy) -> tuple[str, ...]:
+    """Return the scores that are shown, those of batches where cells have several."""
+    batch_n = None if study.tech_batch_n is None else study.tech_batch_n[_scored(study)]
+    has_batches = batch_n is not None and len(np.unique(batch_n)) > 1
+    return (*TYPE_SCORES, *(BATCH_SCORES if has_batches else ()))
 
 
 def _contracts(study: MultiomeStudy) -> tuple[Section, ...]:

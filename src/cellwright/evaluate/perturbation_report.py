@@ -75,6 +75,7 @@ def evaluate_perturbations(study: PerturbationStudy) -> Evaluation:
     whole = [row for row in scores.rows if row.group == ALL]
     num_profiles, num_perturbations = whole[0].num_profiles, whole[0].num_perturbations
     models = [name for name, is_baseline in made.is_baseline.items() if not is_baseline]
+    measures = measures_shown(scores, COMPARED)
     seconds = {name: spent for name, spent in made.seconds.items() if name in models}
     return Evaluation(
         title=study.title,
@@ -87,9 +88,9 @@ def evaluate_perturbations(study: PerturbationStudy) -> Evaluation:
             f"and {len(made.is_baseline) - len(models)} simple ways."
         ),
         summary=(*scores.warnings, *study.notes),
-        measures=measures_shown(scores, COMPARED),
+        measures=measures,
         primary_metric=PRIMARY,
-        drawn=tuple(name for name in COMPARED if name != "e_distance"),
+        drawn=tuple(name for name in measures if name != "e_distance"),
         methods=tuple(_method(name, what, study) for name, what in described(made).items()),
         differences=_differences(scores),
         interval_note=(

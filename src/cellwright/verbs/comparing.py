@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.finetuning import check_task
 from cellwright.verbs.labelled import annotation_study, baselines_on, labelled_cells
 from cellwright.verbs.mode_runs import CompareOptions, ModeRuns
 from cellwright.verbs.opening import ReadOptions, open_model
@@ -86,7 +85,8 @@ def compare_modes(
     from cellwright.evaluate.modes import drawn_contender, evaluate_modes
     from cellwright.evaluate.study import cells_sha256
 
-    check_task(task)
+    if task != "annotate":
+        raise ValueError(f"ways of fine-tuning are compared for annotate, not for {task!r}")
     model, how, run, folder = open_model(model), how or CompareOptions(), run or InferenceOptions(), Path(out)
     configs = configs_of(how.modes, changes)
     first_seed = configs[how.modes[0]].train.seed

@@ -88,8 +88,10 @@ def _inspect_model(model: Model) -> tuple[dict[str, Any], list[str]]:
         f"tensors: {len(report.loaded)} loaded, 0 missing, 0 of another shape, {len(report.unused)} unused"
         + (f" ({', '.join(report.unused[:5])})" if report.unused else ""),
         f"key layout: {report.layout}",
-        *(f"head {name}: {len(classes)} classes ({', '.join(classes[:8])})" for name, classes in model.classes.items()),
-        *(f"head {name}" for name in model.heads if name not in model.classes),
+        *(
+            f"head {name}: {len(classes)} classes ({', '.join(classes[:8])})" if classes else f"head {name}"
+            for name, classes in record["heads"].items()
+        ),
         *(f"head {name}: none" for name in report.absent_heads),
         *(f"{name}: {value}" for name, value in model.config.record().items()),
         f"sha256: {record['sha256']}",

@@ -281,7 +281,7 @@ def _evaluate(
         "drugs": len(np.unique(pairs.drug_p)),
         "features of a line": len(tables.lines.names),
         "features made by": tables.columns.embedder or "the caller",
-        **tables.sources,
+        **{f"{name} from": source for name, source in tables.sources.items()},
     }
     limits = {"pair": "All lines and drugs may be in training: this split cannot rank representations of cells."}
     folds = f"All {len(parts)} folds" if len(parts) > 1 else f"Fold {next(iter(parts))} of {NUM_FOLDS}"
@@ -297,7 +297,7 @@ def _evaluate(
             fold_p=found.fold_p,
             fits=fits,
             contracts=(Section(heading="Tables", facts=facts),),
-            notes=(f"{folds} held out by {tables.split}; {config.num_seeds} training seed(s).",),
+            notes=(f"{folds} held out by {tables.split}; training seeds: {config.num_seeds}.",),
             limitations=(limits[tables.split],) if tables.split in limits else (),
             seconds=found.seconds,
             split_sha256=next(iter(parts.values())).sha256 if len(parts) == 1 else None,

@@ -1,4 +1,8 @@
-"""Fine-tuning a model for a task, scored on held-out cells beside simple baselines. The run folder is a model."""
+"""Fine-tuning a model for a task, scored on held-out cells beside simple baselines: one verb for all tasks.
+
+Annotation is done here; other tasks have verbs of their own with more options, which are called from here
+(`cellwright.verbs.finetuned_tasks`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cellwright.config import did_you_mean
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.labelled import LabelledCells, annotation_record, annotation_study, baselines_on, labelled_cells
@@ -24,18 +29,34 @@ class FinetuneResult:
     """A fine-tuned model, its scores beside the baselines', and the report of both."""
 
     model: Model
-    fit: FitResult
-    evaluation: Evaluation
+    fit: FitResult | None
+    """How training went; ``None`` where several models were trained (perturb: one a fold, and one on all cells)."""
+    evaluation: Evaluation | None
+    """``None`` where there is nothing to score by (multiome without labels and proteins)."""
     folder: Path
-    report: Path
+    report: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneAsk:
+    """What `finetune` was asked for."""
+
+    adata: Any
+    model: Model
+    folder: Path
+    label: str | None
+    split_by: str | None
+    changes: tuple[str, ...]
+    read: ReadOptions
+    run: InferenceOptions
 
 
 def finetune(
     adata: Any,
     model: Model | str | Path,
     *,
-    task: Literal["annotate"] = "annotate",
-    label: str,
+    task: Literal["annotate", "integrate", "multiome", "perturb"] = "annotate",
+    label: str | None = None,
     out: str | Path,
     split_by: str | None = None,
     changes: Sequence[str] = (),
@@ -47,36 +68,70 @@ def finetune(
     Parameters
     ----------
     adata
-        Labelled cells: AnnData or path.
+        Cells: AnnData or path; ``multiome``: whatever `multiome` takes.
     model
         A loaded model, the path of a checkpoint, or the name of a shipped one. It is not changed.
     task
-        ``annotate``.
+        ``annotate``: cell types. ``integrate``: sequencing batches into one space, see `integrate`. ``multiome``:
+        several modalities, see `multiome`. ``perturb``: from controls to perturbed cells, see `perturb`.
     label
-        Column of obs with the cell types; a cell without one is an error.
+        Column of obs. ``annotate``: the cell types, needed; a cell without one is an error. ``integrate``,
+        ``multiome``: cell types, for scores alone. ``perturb``: what was done to each cell; unset = found by its name.
     out
         Run folder to make: model, recipe, metrics, log, evaluation, report.
     split_by
-        Column of obs whose groups are held out whole. ``None`` = a donor- or study-like column where there is one,
-        else random cells; ``"cells"`` = random cells.
+        Column of obs whose groups are held out whole (``annotate``, ``multiome``). ``None`` = a donor- or study-like
+        column where there is one, else random cells; ``"cells"`` = random cells.
     changes
-        Changes to `cellwright.tasks.annotate.AnnotateConfig` such as ``"mode=lora"`` or ``"train.max_epochs=3"``.
+        Changes to the task's configuration such as ``"mode=lora"`` (probe | lora | full | scratch) or
+        ``"train.max_epochs=3"``: `cellwright.tasks.annotate.AnnotateConfig`, ``integrate.IntegrateConfig``,
+        ``multiome.MultiomeConfig``, ``perturb_cells.CellPerturbConfig`` (full | scratch).
     read, run
-        How the cells are read, how the model is run for prediction.
+        How the cells are read (``integrate`` needs ``tech_batch``), how the model is run for prediction.
 
     Raises
     ------
     ValueError
         When an option, the data, the labels or the folder cannot be used; nothing is left behind then.
     """
+    from cellwright.verbs.finetuned_tasks import finetune_integrate, finetune_multiome, finetune_perturb
+
+    tasks = {
+        "annotate": finetune_annotate,
+        "integrate": finetune_integrate,
+        "multiome": finetune_multiome,
+        "perturb": finetune_perturb,
+    }
+    if task not in tasks:
+        near = did_you_mean(task, tasks) or f"; choose {', '.join(tasks)}"
+        raise ValueError(f"task {task!r} cannot be fine-tuned for{near}")
+    return tasks[task](
+        FinetuneAsk(
+            adata=adata,
+            model=open_model(model),
+            folder=Path(out),
+            label=label,
+            split_by=split_by,
+            changes=tuple(changes),
+            read=read or ReadOptions(),
+            run=run or InferenceOptions(),
+        )
+    )
+
+
+def finetune_annotate(asked: FinetuneAsk) -> FinetuneResult:
+    """Fine-tune for annotation; see `finetune`."""
     from cellwright.data.write import check_place
     from cellwright.tasks.annotate import AnnotateConfig, train_annotator
     from cellwright.train.run import open_run
 
-    check_task(task)
-    model, folder, run = open_model(model), Path(out), run or InferenceOptions()
-    config = AnnotateConfig().override(changes)
-    cells = labelled_cells(adata, model, label, split_by=split_by, seed=config.train.seed, read=read)
+    if asked.label is None:
+        raise ValueError("annotation is learnt from cell types; name their column of obs (label, --label)")
+    model, folder, run = asked.model, asked.folder, asked.run
+    config = AnnotateConfig().override(asked.changes)
+    cells = labelled_cells(
+        asked.adata, model, asked.label, split_by=asked.split_by, seed=config.train.seed, read=asked.read
+    )
     check_place(folder)
     start = time.perf_counter()
     with removed_if_futile(folder):
@@ -94,12 +149,6 @@ def finetune(
     evaluation = _evaluate(tuned, fit, cells, run, seconds)
     report = publish(evaluation, folder)
     return FinetuneResult(model=tuned, fit=fit, evaluation=evaluation, folder=folder, report=report)
-
-
-def check_task(task: str) -> None:
-    """Refuse a task that no model can be fine-tuned for."""
-    if task != "annotate":
-        raise ValueError(f"task {task!r} cannot be fine-tuned for; choose annotate")
 
 
 def _evaluate(

@@ -120,7 +120,9 @@ class ModeRuns:
     def recipe(self, mode: str, seed: int) -> dict[str, Any]:
         """Return the recipe of a run in JSON form."""
         record = annotation_record(self.cells, self.model, self.config(mode, seed))
-        return record | {"data_sha256": self.data_sha256}
+        asked = self.options.record()
+        prediction = {name: asked[name] for name in ("seed", "ties", "max_length", "precision")}
+        return record | {"data_sha256": self.data_sha256, "prediction": prediction}
 
     def run(self, mode: str, seed: int) -> ModeRun:
         """Return a run: the finished one in its folder, or one that is made now."""

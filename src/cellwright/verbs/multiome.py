@@ -193,15 +193,16 @@ class _Work:
         return opened
 
     def _split(self) -> tuple[Split, Any]:
-        """Hold out some of the cells that have everything; cells that lack a modality are for training."""
+        """Hold out some of the cells that have RNA and proteins (peaks, without proteins); others are for training."""
         from cellwright.data.splits import split_cells
         from cellwright.tasks.finetuning import Rows
 
         data, by = self.data, self.columns.split_by
-        whole = np.flatnonzero(data.is_measured_nm.all(1))
+        needed = ("rna", "protein" if "protein" in data.modalities else "peak")
+        whole = np.flatnonzero(data.measured(needed[0]) & data.measured(needed[1]))
         if len(whole) < 20:
             raise ValueError(
-                f"{len(whole)} cells have {_words(data.modalities)}; at least 20 are needed to train on and hold out"
+                f"{len(whole)} cells have {_words(needed)}; at least 20 are needed to train on and hold out"
             )
         label = None if by != "cells" else self.columns.label
         obs = data.cells.obs.iloc[whole]

@@ -45,9 +45,9 @@ class Made:
     train: np.ndarray
     """int64: cells that the model learnt from or was chosen by."""
     test: np.ndarray
-    """int64: cells held out; they have all modalities."""
+    """int64: cells held out, some of ``whole``."""
     whole: np.ndarray
-    """int64: all cells that have all modalities."""
+    """int64: all cells with RNA and proteins (peaks, without proteins)."""
     embedding_nd: np.ndarray
     proteins: tuple[str, ...]
     """Tokens."""
@@ -121,9 +121,9 @@ def publish_own(evaluation: Evaluation, folder: Path) -> Evaluation:
 
 
 def _split_notes(made: Made) -> list[str]:
-    num_mosaic = len(made.train) - len(np.intersect1d(made.train, made.whole))
+    num_mosaic = int((~made.data.is_measured_nm[made.train].all(1)).sum())
     lines = [
-        f"Trained and chosen on {len(made.train):,} cells; {len(made.test):,} that have all modalities were held out "
+        f"Trained and chosen on {len(made.train):,} cells; {len(made.test):,} with both modalities were held out "
         f"({split_words(made.split)})."
     ]
     if num_mosaic:

@@ -162,6 +162,26 @@ def test_a_collapsed_model_is_called_so(screen):
         )
 
 
+def test_a_report_does_without_scores_that_are_not_defined():
+    """One perturbation in two contexts: nothing to tell apart, and nothing to collapse."""
+    from cellwright.evaluate.perturbation_report import PerturbationStudy, evaluate_perturbations
+
+    plan = ScreenPlan(
+        num_modules=1, genes_per_module=1, doubles=0, cells_each=20, contexts=("one", "two"), num_measured=1
+    )
+    screen = open_screen(make_perturbed_cells(30, plan), GENES.model_copy(update={"context": "cell_type"}))
+    predictions = predict_folds(screen, split_perturbations(screen.profiles, "cells"), [])
+    scores = score_predictions(screen, predictions, split="cells", has_cell_scores=False, num_resamples=20)
+    study = PerturbationStudy(
+        title="t", dataset="d", screen=screen, predictions=predictions, scores=scores, split="cells", main="mean_effect"
+    )
+    found = evaluate_perturbations(study)
+    assert "collapse_index" not in found.measures
+    assert "pds_cosine" not in found.measures
+    assert set(found.drawn) <= set(found.measures)
+    assert len(found.methods) == 2 + len(predictions.effect_eg)
+
+
 def test_predicted_cells_are_compared_with_real_ones(screen):
     class Cells:
         name, what = "cells", "gives cells"
