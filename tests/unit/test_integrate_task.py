@@ -164,6 +164,7 @@ def test_settled_norms_are_those_of_the_cells_as_they_are_embedded():
     """Half a dozen steps leave much of mean 0, variance 1 in running statistics; settled ones are exact."""
     model, config, adata = tiny(), IntegrateConfig(batch_size=8, valid_fraction=0), planted(96)
     network = adapted(model, architecture_changes(model, 3, config)).model
+    network = network.with_inputs(genes="panel", panel=tuple(gene_names()[:40]))  # no pads, which would count
     source = coded(model, adata)
     [loader] = batch_loaders(network.network, source, config)
     settle_norms(network, loader)
@@ -177,9 +178,8 @@ def test_settled_norms_are_those_of_the_cells_as_they_are_embedded():
     with torch.no_grad():
         network.network(tokens, ())
     handle.remove()
-    # pads count, as published, and minibatches are padded to their own longest cell
-    assert seen[0].flatten(0, 1).mean(0).abs().max() < 0.05
-    assert (seen[0].flatten(0, 1).var(0) - 1).abs().max() < 0.15
+    assert seen[0].flatten(0, 1).mean(0).abs().max() < 0.01  # minibatches of 7 and 6 cells weigh alike
+    assert (seen[0].flatten(0, 1).var(0) - 1).abs().max() < 0.1  # a mean of minibatches, not of the batch
 
 
 def test_the_saved_model_knows_its_batches(done):

@@ -3,6 +3,7 @@
 import pytest
 from unit.evaluate.made_up import made_up_evaluation
 
+from cellwright import metrics
 from cellwright.evaluate import Cells, Measure, Method, Score, measures_of, result_rows, verdict, write_results
 from cellwright.evaluate.comparison import best_methods, format_number, metric_columns, ranked
 from cellwright.metrics import (
@@ -32,7 +33,8 @@ def study(*methods, **changes):
 
 
 def test_every_metric_of_the_tables_can_be_shown():
-    tables = (METRICS, GENERATION_METRICS, DENOISING_METRICS, NETWORK_METRICS, INTEGRATION_METRICS)
+    named = (METRICS, GENERATION_METRICS, DENOISING_METRICS, NETWORK_METRICS, INTEGRATION_METRICS)
+    tables = (*named, metrics.FILLED_METRICS, metrics.MODALITY_METRICS)
     assert set(MEASURES) == set().union(*tables)
     assert len(REPORTED) == sum(map(len, tables))
     assert len({measure.label for measure in MEASURES.values()}) == len(MEASURES)
