@@ -58,7 +58,7 @@ def test_options_come_from_signatures():
     [
         (["embd"], ["'embd'", "id you mean 'embed'?"]),
         (["finetun", "annotate"], ["'finetun'", "id you mean 'finetune'?"]),
-        (["finetune", "anotate"], ["'anotate'", "id you mean 'annotate'?"]),
+        (["finetune", "anotate"], ["'anotate'", "id you mean 'annotate'"]),
         (["finetune"], ["Missing command", "cellwright finetune --help"]),
         (["embed", "MODEL"], ["Missing argument 'data'", "cellwright embed --help"]),
         (["embed", "MODEL", "DATA"], ["Missing option '--out' / '-o'"]),

@@ -303,6 +303,6 @@ def test_scoring_needs_training_cells_and_real_ones(gpt, train, held_out, tmp_pa
         cellwright.score(held_out, gpt, task="unmask", out=tmp_path / "out", run=QUIET)
     with pytest.raises(ValueError, match="made cells belong to the task generate"):
         cellwright.score(held_out, gpt, task="unmask", out=tmp_path / "out", train=train, made=held_out, run=QUIET)
-    with pytest.raises(ValueError, match="annotate needs the column of obs"):
+    with pytest.raises(ValueError, match="name their column of obs"):
         cellwright.score(held_out, gpt, task="annotate", out=tmp_path / "out", run=QUIET)
     assert not (tmp_path / "out").exists()

@@ -103,7 +103,9 @@ class CellLoader:
 
     def order(self) -> np.ndarray:
         """Return all rows in the order of the current epoch."""
-        return self._arranged(self._rank_and_world()[1])[0]
+        if self._group_rows is not None:
+            return self._grouped(self._rank_and_world()[1])[0]
+        return self.rows[self._permuted(np.random.default_rng([self.seed, self._epoch]))]
 
     @property
     def num_repeats(self) -> int:
@@ -144,10 +146,15 @@ class CellLoader:
 
     def _arranged(self, world: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows in order, and int64 ``[steps + 1]``: step k takes ``order[bounds[k]:bounds[k + 1]]``."""
+        return (self.order(), self._bounds(world)) if self._group_rows is None else self._grouped(world)
+
+    def _permuted(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
+
+    def _grouped(self, world: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and bounds where every step is of one group."""
         rng = np.random.default_rng([self.seed, self._epoch])
-        at_n = rng.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
-        if self._group_rows is None:
-            return self.rows[at_n], self._bounds(world)
+        at_n = self._permuted(rng)
         width, steps = self.batch_size * world, []
         for group in range(self._group_rows.max() + 1):
             mine = at_n[self._group_rows[at_n] == group]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cellwright.config import Config, did_you_mean
+from cellwright.config import Config, did_you_mean, some_of
 from cellwright.objectives import TERMS, VIEWS, Objective
 from cellwright.protocols import Term, View
 
@@ -85,9 +85,11 @@ def _term(name: str, config: ObjectiveConfig, heads: Mapping[str, nn.Module], wi
         raise ValueError(f"the term {name!r} needs classes, so it belongs to a task, not to a pre-training recipe")
     if name not in heads and width is None:
         raise ValueError(f"the term {name!r} has a head of its own; say how wide the hidden states are (width)")
+    if name not in heads:
+        if options:
+            raise ValueError(f"{where}: it has no options, got {some_of(list(options))}")
+        return TERMS[name].for_width(width, seed=seed)
     try:
-        if name in heads:
-            return TERMS[name](heads[name], **options)
-        return TERMS[name].for_width(width, seed=seed, **options)
+        return TERMS[name](heads[name], **options)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from None

@@ -28,7 +28,7 @@ def evaluate_unmask(asked: Asked) -> tuple[Evaluation, None]:
         raise ValueError("made cells belong to the task generate; unmask fills in the genes of real ones")
     if asked.train is None:
         raise ValueError("filled-in genes are scored beside baselines, which need training cells; give train (TRAIN)")
-    train = open_cells(asked.train, model.vocab, accepts=model.family.accepts, **config.reading.record())
+    train = open_cells(asked.train, model.vocab, accepts=model.family.accepts, **config.reading.of_matrix())
     held_out = open_data(asked.held_out, model, config.reading)
     apart = check_apart(train, held_out, config.group)
     train, num_train = _some(train, how.max_train, config.seed), len(train)
