@@ -125,7 +125,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
             groups[name] = hints[name]
             parameters += [_field_option(*item) for item in hints[name].model_fields.items()]
         else:
-            parameters.append(_parameter(parameter, hints[name], texts.get(name, "")))
+            parameters.append(_parameter(parameter, hints[name], texts.get(name.rstrip("_"), "")))
 
     def command(**given: Any) -> Any:
         for name, kind in groups.items():

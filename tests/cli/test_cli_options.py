@@ -8,29 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from cli.command_line import cellwright as call
 from cli.command_line import listing, refused, works
 
 import cellwright
-from cellwright.cli import run
+from cellwright.cli import build, run
+from cellwright.commands import COMMANDS, GROUPS
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs import ReadOptions
 
-VERBS = [
-    "demo",
-    "inspect",
-    "embed",
-    "annotate",
-    "generate",
-    "pretrain",
-    "convert",
-    "report",
-    "finetune annotate",
-    "finetune compare",
-    "drug-response train",
-    "drug-response predict",
-    "drug-response transfer",
-]
+VERBS = [*COMMANDS, *(f"{group} {name}" for group, (_, commands) in GROUPS.items() for name in commands)]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -168,3 +156,15 @@ def test_the_installed_command_returns_its_exit_code(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: no such file or folder: {absent}\n"
+
+
+def test_every_option_says_what_it_is_for():
+    def leaves(command, path):
+        for name, child in getattr(command, "commands", {}).items():
+            yield from leaves(child, f"{path} {name}")
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    for path, command in leaves(typer.main.get_command(build()), "cellwright"):
+        for option in command.params:
+            assert getattr(option, "help", None), f"{path}: {option.name} has no help text"

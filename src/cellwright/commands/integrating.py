@@ -42,7 +42,7 @@ def integrate(
         Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
     out
         Folder to make: integrated.h5ad (DATA with the embedding), model (when trained), report.html, results.jsonl.
-    set_
+    set
         Change an option of fine-tuning: --set train.max_epochs=5; may be repeated.
     """
     from cellwright import verbs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cellwright.commands.saying import say
@@ -58,117 +59,77 @@ def finetune_annotate(
     say(["", table_text(result.evaluation), "", *warnings, f"report: {result.report}", f"model:  {out}"])
 
 
-def finetune_integrate(
-    model: str,
-    data: Path,
-    *,
-    label: str | None = None,
-    out: Path,
-    set_: list[str] | None = None,
-    how: FinetuneOptions,
-    read: ReadOptions,
-    run: InferenceOptions,
-) -> None:
-    """Fine-tune a model to put sequencing batches (--tech-batch) into one space; "integrate --mode" has more options.
+def _for_task(task: str, text: str, *, data: str, label: str, out: str) -> Callable[..., None]:
+    """Return the command of a task that has a verb of its own with more options."""
+
+    def command(
+        model: str,
+        data: Path,
+        *,
+        label: str | None = None,
+        out: Path,
+        set_: list[str] | None = None,
+        how: FinetuneOptions,
+        read: ReadOptions,
+        run: InferenceOptions,
+    ) -> None:
+        from cellwright import verbs
+        from cellwright.evaluate.comparison import table_text
+
+        result = verbs.finetune(
+            data,
+            verbs.open_model(model, how.vocab, key=how.key),
+            task=task,
+            label=label,
+            out=out,
+            split_by=how.split_by,
+            changes=[f"mode={how.mode}", *(set_ or [])],
+            read=read,
+            run=run,
+        )
+        lines = [] if result.evaluation is None else ["", table_text(result.evaluation), ""]
+        say([*lines, *([] if result.report is None else [f"report: {result.report}"]), f"wrote {out}"])
+
+    command.__name__ = f"finetune_{task}"
+    command.__doc__ = f"""{text}
 
     Parameters
     ----------
     model
         Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
     data
-        Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
+        {data}
     label
-        Column of obs with cell types, for scores alone.
+        {label}
     out
-        Folder to make: the model in "model", cells with the embedding, report.
+        {out}
     set
         Change any option, for instance --set train.max_epochs=3; may be repeated.
     """
-    _finetune("integrate", model, data, label=label, out=out, set_=[f"mode={how.mode}", *(set_ or [])], how=how,
-              read=read, run=run)  # fmt: skip
+    return command
 
 
-def finetune_multiome(
-    model: str,
-    data: Path,
-    *,
-    label: str | None = None,
-    out: Path,
-    set_: list[str] | None = None,
-    how: FinetuneOptions,
-    read: ReadOptions,
-    run: InferenceOptions,
-) -> None:
-    """Fine-tune a model on genes beside proteins or peaks; "multiome" has more options.
-
-    Parameters
-    ----------
-    model
-        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
-    data
-        Cells with more than RNA: .h5ad, .h5mu, 10x .h5 or matrix folder, .zarr.
-    label
-        Column of obs with cell types, for scores alone.
-    out
-        Run folder to make, itself a model.
-    set
-        Change any option, for instance --set train.max_epochs=3; may be repeated.
-    """
-    _finetune("multiome", model, data, label=label, out=out, set_=[f"mode={how.mode}", *(set_ or [])], how=how,
-              read=read, run=run)  # fmt: skip
-
-
-def finetune_perturb(
-    model: str,
-    data: Path,
-    *,
-    label: str | None = None,
-    out: Path,
-    set_: list[str] | None = None,
-    how: FinetuneOptions,
-    read: ReadOptions,
-    run: InferenceOptions,
-) -> None:
-    """Fine-tune a model to turn controls into perturbed cells; "perturb --use cells" has more options.
-
-    Parameters
-    ----------
-    model
-        Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
-    data
-        Cells with known perturbations and controls: .h5ad, 10x .h5 or matrix folder, .zarr.
-    label
-        Column of obs that says what was done to each cell; unset = found by its name.
-    out
-        Folder to make: the model of the whole screen in "model", scores, predictions, report.
-    set
-        Change any option, for instance --set max_epochs=3; may be repeated.
-    """
-    _finetune("perturb", model, data, label=label, out=out, set_=[f"mode={how.mode}", *(set_ or [])], how=how,
-              read=read, run=run)  # fmt: skip
-
-
-def _finetune(
-    task: str,
-    model: str,
-    data: Path,
-    *,
-    label: str | None,
-    out: Path,
-    set_: list[str],
-    how: FinetuneOptions,
-    read: ReadOptions,
-    run: InferenceOptions,
-) -> None:
-    from cellwright import verbs
-    from cellwright.evaluate.comparison import table_text
-
-    opened = verbs.open_model(model, how.vocab, key=how.key)
-    result = verbs.finetune(
-        data, opened, task=task, label=label, out=out, split_by=how.split_by, changes=set_, read=read, run=run
-    )
-    lines = [] if result.evaluation is None else ["", table_text(result.evaluation), ""]
-    say([*lines, *([] if result.report is None else [f"report: {result.report}"]), f"wrote {out}"])
+finetune_integrate = _for_task(
+    "integrate",
+    'Fine-tune a model to put sequencing batches (--tech-batch) into one space; "integrate --mode" has more options.',
+    data="Cells: .h5ad, 10x .h5 or matrix folder, .zarr.",
+    label="Column of obs with cell types, for scores alone.",
+    out='Folder to make: the model in "model", cells with the embedding, report.',
+)
+finetune_multiome = _for_task(
+    "multiome",
+    'Fine-tune a model on genes beside proteins or peaks; "multiome" has more options.',
+    data="Cells with more than RNA: .h5ad, .h5mu, 10x .h5 or matrix folder, .zarr.",
+    label="Column of obs with cell types, for scores alone.",
+    out="Run folder to make, itself a model.",
+)
+finetune_perturb = _for_task(
+    "perturb",
+    'Fine-tune a model to turn controls into perturbed cells; "perturb --use cells" has more options.',
+    data="Cells with known perturbations and controls: .h5ad, 10x .h5 or matrix folder, .zarr.",
+    label="Column of obs that says what was done to each cell; unset = found by its name.",
+    out='Folder to make: the model of the whole screen in "model", scores, predictions, report.',
+)
 
 
 class ComparingOptions(ModelOptions):
