@@ -17,6 +17,7 @@ def _quick_drawing(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_integrate_is_a_task_of_finetune(own, data, tmp_path):
     out = tmp_path / "run"
     few = ["--set", "num_genes=30", "--set", "batch_size=16"]
