@@ -17,13 +17,12 @@ import torch
 from pydantic import Field
 
 from cellwright.data.cells import Cells
-from cellwright.nn.heads import ClassHead
 from cellwright.objectives import Objective
 from cellwright.objectives.cell import Label
 from cellwright.objectives.views import Clean, RandomMask
 from cellwright.protocols import CellSource
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.finetuning import FinetuneConfig, Rows, cell_loaders, fit_objective, to_finetune
+from cellwright.tasks.finetuning import FinetuneConfig, Rows, cell_loaders, fit_objective, new_class_head, to_finetune
 from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, run_network
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def train_annotator(
     if len(classes) < 2:
         raise ValueError(f"only one class ({', '.join(classes)}); annotation needs cells of at least two")
     tuned = to_finetune(model, config)
-    head = _new_head(tuned.network.width, len(classes), config.num_layers, config.train.seed)
+    head = new_class_head(tuned.network.width, len(classes), seed=config.train.seed, num_layers=config.num_layers)
     view = RandomMask(fraction=config.hidden_fraction) if config.hidden_fraction else Clean()
     weight = class_weights(source, rows.train, len(classes)) if config.class_weight == "balanced" else None
     objective = Objective(view, {HEAD: (1.0, Label(head, weight))})
@@ -116,12 +115,6 @@ def train_annotator(
     tuned.classes = {HEAD: tuple(classes)}
     tuned.save(folder)
     return tuned, result
-
-
-def _new_head(width: int, num_classes: int, num_layers: int, seed: int) -> ClassHead:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return ClassHead(width, num_classes, num_layers=num_layers)
 
 
 def class_weights(source: Cells, rows: np.ndarray, num_classes: int) -> list[float]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from cellwright.config import Config
 from cellwright.data.cells import Cells
 from cellwright.data.loader import CellLoader
+from cellwright.nn.heads import ClassHead
 from cellwright.nn.lora import LoraConfig, add_lora, merge_lora
 from cellwright.objectives import Objective
 from cellwright.tasks.embed import check_vocab
@@ -59,6 +61,15 @@ def to_finetune(model: Any, config: FinetuneConfig) -> Any:
     tuned = model.fresh(config.train.seed) if config.mode == "scratch" else model.copy()
     tuned.inputs = type(tuned.inputs).read(tuned.inputs.record() | config.inputs, "inputs")
     return tuned
+
+
+def new_class_head(
+    width: int, num_classes: int, *, seed: int, num_layers: int = 3, kind: Literal["label", "domain"] = "label"
+) -> ClassHead:
+    """Return a class head drawn from ``seed``; the process's random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ClassHead(width, num_classes, num_layers=num_layers, kind=kind)
 
 
 def cell_loaders(source: Cells, rows: Rows, config: FinetuneConfig) -> list[Loader]:

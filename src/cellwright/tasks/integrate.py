@@ -26,24 +26,21 @@ from cellwright.nn.embed import DomainBatchNorm
 from cellwright.nn.heads import ClassHead
 from cellwright.objectives import Objective
 from cellwright.objectives.cell import Domain, Similarity
+from cellwright.objectives.published import scgpt_integration
 from cellwright.objectives.value import CellValue, MaskedValue, ZeroGate
 from cellwright.objectives.views import Clean, RandomMask
 from cellwright.protocols import Loader, Term
-from cellwright.tasks.finetuning import FinetuneConfig, Rows, fit_objective, to_finetune
+from cellwright.tasks.finetuning import FinetuneConfig, Rows, fit_objective, new_class_head, to_finetune
 from cellwright.train.config import TrainConfig
 from cellwright.types import Draw
 
 HEAD = "domain"
 LEAST_CELLS = 10
 """Cells of a sequencing batch below which its statistics are not worth having."""
-_WEIGHTS = {
-    "masked_value": 1.0,
-    "value_gate": 1.0,
-    "cell_value": 1.0,
-    "cell_value_gate": 1.0,
-    "similarity": 10.0,
-    "domain": 1.0,
-}
+_PUBLISHED = scgpt_integration()
+_NAMES = {"zero_gate": "value_gate", "cell_zero_gate": "cell_value_gate"}
+"""Term -> its name here, beside that of the value that it gates."""
+_WEIGHTS = {_NAMES.get(name, name): weight for name, weight in _PUBLISHED.terms.items()}
 
 
 class IntegrateConfig(FinetuneConfig):
@@ -53,11 +50,11 @@ class IntegrateConfig(FinetuneConfig):
     """Cells a step."""
     num_genes: int = Field(1200, ge=10)
     """Genes that vary most within batches; the network is fed these alone, silent ones included where it can be."""
-    hidden_fraction: float = Field(0.4, gt=0, lt=1)
+    hidden_fraction: float = Field(_PUBLISHED.view_options["fraction"], gt=0, lt=1)
     """Part of each cell's values that is hidden in training."""
     weights: dict[str, float] = _WEIGHTS
     """Term -> weight: masked_value, value_gate, cell_value, cell_value_gate, similarity, domain; 0 = without."""
-    similarity_threshold: float = Field(0.8, ge=0, le=1)
+    similarity_threshold: float = Field(_PUBLISHED.term_options["similarity"]["threshold"], ge=0, le=1)
     """Cosine at which two cells are rather pushed together than apart."""
     num_layers: int = Field(3, ge=1)
     """Layers of the head that finds the batch."""
@@ -151,7 +148,11 @@ def train_integrator(
     panel = {"panel": tuple(genes), "max_length": len(genes) + 4}  # and the special tokens of any family
     config = config.model_copy(update={"inputs": {**silent, **panel, **config.inputs}})
     tuned = to_finetune(model, config)
-    head = _new_head(tuned.network.width, len(names), config) if config.weights.get("domain") else None
+    head = None
+    if config.weights.get("domain"):
+        head = new_class_head(
+            tuned.network.width, len(names), seed=config.train.seed, num_layers=config.num_layers, kind="domain"
+        )
     objective = integration_objective(tuned.network, head, config)
     loaders = batch_loaders(tuned.network, source, config)
     result = fit_objective(
@@ -186,12 +187,6 @@ def settle_norms(tuned: Any, loader: Loader) -> None:
     finally:
         for norm in norms:
             norm.eval().momentum = momentum[norm]
-
-
-def _new_head(width: int, num_batches: int, config: IntegrateConfig) -> ClassHead:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        return ClassHead(width, num_batches, num_layers=config.num_layers, kind="domain")
 
 
 def check_batches(code_n: np.ndarray, names: Sequence[str]) -> None:

@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, NonNegativeFloat
 
 from cellwright.data.multimodal import Multimodal
 from cellwright.data.panel import select_genes
-from cellwright.nn.heads import ClassHead
 from cellwright.objectives import Objective
 from cellwright.objectives.cell import Domain
 from cellwright.objectives.modalities import ModalityMask
+from cellwright.objectives.published import scgpt_multiome
 from cellwright.objectives.value import CellValue, MaskedValue
 from cellwright.protocols import CellSource
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.finetuning import FinetuneConfig, Rows, cell_loaders, fit_objective, to_finetune
+from cellwright.tasks.finetuning import FinetuneConfig, Rows, cell_loaders, fit_objective, new_class_head, to_finetune
 from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, run_tokenizer
 from cellwright.tokens.modalities import UNBINNED_SCALE, with_asked
 from cellwright.train.config import TrainConfig
@@ -38,6 +37,7 @@ from cellwright.types import CellEnd
 from cellwright.vocab import modality_of
 
 PROTEIN = "protein"
+_PUBLISHED = scgpt_multiome()
 
 
 class MultiomeConfig(FinetuneConfig):
@@ -47,13 +47,13 @@ class MultiomeConfig(FinetuneConfig):
     """Most variable genes that are fed, chosen on the training cells."""
     num_peaks: int = Field(4000, ge=1)
     """Peaks open in most cells; they and all proteins are fed beside the genes."""
-    hidden_fraction: float = Field(0.4, gt=0, lt=1)
+    hidden_fraction: float = Field(_PUBLISHED.view_options["fraction"], gt=0, lt=1)
     """Part of each cell's values hidden in training."""
     whole_fraction: float = Field(0.5, ge=0, le=1)
     """Part of the cells with proteins in which all of these are hidden, and nothing else (published: 0)."""
     proteins: Literal["clr", "bins"] = "clr"
     """Values that proteins are fed and told as: centred log ratios, or bins within the cell (published)."""
-    domain_weight: NonNegativeFloat = 1.0
+    domain_weight: NonNegativeFloat = _PUBLISHED.terms["domain"]
     """Weight of hiding the sequencing batch (DAR), where batches are given."""
     batch_size: int = Field(16, ge=1)
     """Cells a step."""
@@ -130,12 +130,14 @@ def train_multiome(
     )
     whole = (data.modalities.index(PROTEIN),) if PROTEIN in data.modalities else ()
     view = ModalityMask(fraction=config.hidden_fraction, whole=whole, whole_fraction=config.whole_fraction)
-    terms: dict[str, Any] = {"masked_value": (1.0, MaskedValue()), "cell_value": (1.0, CellValue())}
+    weights = _PUBLISHED.terms
+    terms: dict[str, Any] = {
+        "masked_value": (weights["masked_value"], MaskedValue()),
+        "cell_value": (weights["cell_value"], CellValue()),
+    }
     num_tech_batches = getattr(tuned.config, "num_tech_batches", 0)
     if num_tech_batches > 1 and config.domain_weight:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.train.seed)
-            head = ClassHead(tuned.network.width, num_tech_batches, kind="domain")
+        head = new_class_head(tuned.network.width, num_tech_batches, seed=config.train.seed, kind="domain")
         terms["domain"] = (config.domain_weight, Domain(head))
     result = fit_objective(
         tuned,

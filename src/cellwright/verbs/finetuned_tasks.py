@@ -68,8 +68,8 @@ def finetune_perturb(asked: FinetuneAsk) -> FinetuneResult:
         config=PerturbConfig().override([f"cells.{change}" for change in asked.changes]),
         run=asked.run,
     )
-    done.save(asked.folder)
-    return _result(asked.folder, model=done.saved.fitted.feed.model, fit=None, evaluation=done.evaluation())
+    evaluation = done.save(asked.folder)
+    return _result(asked.folder, model=done.saved.fitted.feed.model, fit=None, evaluation=evaluation)
 
 
 def _mode_of(changes: Sequence[str]) -> tuple[str, tuple[str, ...]]:

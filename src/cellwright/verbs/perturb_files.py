@@ -14,6 +14,7 @@ from cellwright.verbs.training import publish
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellwright.evaluate.evaluation import Evaluation
     from cellwright.tasks.perturb_saved import SavedPerturb
     from cellwright.verbs.perturbing import PerturbResult
 
@@ -22,8 +23,11 @@ MODEL = "model"
 """Folder of the kept model in that of a run."""
 
 
-def write_run(result: PerturbResult, folder: Path) -> None:
-    """Write everything into ``folder``; it takes its name only when it is whole, and replaces an earlier run there."""
+def write_run(result: PerturbResult, folder: Path) -> Evaluation:
+    """Write everything into ``folder`` and return the record of the report.
+
+    The folder takes its name only when it is whole, and replaces an earlier run there.
+    """
     from cellwright.evaluate.perturbation_tables import calibration_rows
 
     with atomic_path(folder) as draft:
@@ -37,7 +41,9 @@ def write_run(result: PerturbResult, folder: Path) -> None:
         predictions_anndata(result).write_h5ad(draft / "predictions.h5ad")
         if result.record["options"]["keep_model"]:
             result.saved.save(draft / MODEL)
-        publish(result.evaluation(), draft)
+        evaluation = result.evaluation()
+        publish(evaluation, draft)
+    return evaluation
 
 
 def open_saved(folder: Path, device: str | None = None) -> SavedPerturb:

@@ -113,11 +113,11 @@ class PerturbResult:
             )
         )
 
-    def save(self, folder: str | Path) -> None:
-        """Write scores, predictions, splits, report and the record into ``folder``; see ``docs/tasks/perturb.md``."""
+    def save(self, folder: str | Path) -> Evaluation:
+        """Write all of it into ``folder`` (see ``docs/tasks/perturb.md``), and return the record of the report."""
         from cellwright.verbs.perturb_files import write_run
 
-        write_run(self, Path(folder))
+        return write_run(self, Path(folder))
 
 
 def perturb(
