@@ -2,8 +2,8 @@
 
 Source: published training scripts and notebooks (``finetune_integration.py``, ``Tutorial_Annotation``,
 ``Tutorial_Perturbation``, ``Tutorial_Multiomics``, the pre-training branch). Where the paper says otherwise, the
-function does. Tasks put them together with `cellwright.objectives.config.build_objective`, and give the heads of
-``label`` and ``domain``.
+function does. Pre-training recipes are built from them; integration and several modalities take their defaults here.
+`cellwright.objectives.config.build_objective` puts any of them together, given the heads of ``label`` and ``domain``.
 """
 
 from __future__ import annotations

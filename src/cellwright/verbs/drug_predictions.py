@@ -74,7 +74,7 @@ def predict_response(
     """
     from cellwright.data.drugs import Responses, read_responses, table_of
     from cellwright.data.write import check_place
-    from cellwright.verbs.networks import check_new
+    from cellwright.verbs.opening import check_new
 
     columns = columns or ResponseColumns()
     if report is not None:

@@ -10,7 +10,7 @@ from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs.finetuning import FinetuneAsk, FinetuneResult
 from cellwright.verbs.integrating import IntegrateOptions, integrate
 from cellwright.verbs.multiome import CellColumns, RnaOptions, multiome
-from cellwright.verbs.networks import check_new
+from cellwright.verbs.opening import check_new
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions, perturb
 
 REPORT = "report.html"

@@ -18,8 +18,7 @@ from cellwright.models import Model
 from cellwright.models.adapt import adapted
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.integration_options import IntegrationScoring, check_scoring
-from cellwright.verbs.networks import check_new
-from cellwright.verbs.opening import ReadOptions, open_model, with_tech_batches
+from cellwright.verbs.opening import ReadOptions, check_new, open_model, with_tech_batches
 from cellwright.verbs.training import publish, removed_if_futile
 from cellwright.verbs.using import provenance
 

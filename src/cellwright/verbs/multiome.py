@@ -15,8 +15,7 @@ from cellwright.models import Model
 from cellwright.models.adapt import adapted
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.multiome_record import Groups, Made, evaluate_made, write_cells
-from cellwright.verbs.networks import check_new
-from cellwright.verbs.opening import open_model
+from cellwright.verbs.opening import check_new, open_model
 from cellwright.verbs.training import publish, removed_if_futile
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from cellwright.files import atomic_path, sha256_file, write_json
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.network_ways import Asker, NetworkOptions, Ways
+from cellwright.verbs.opening import check_new
 from cellwright.verbs.training import publish
 from cellwright.verbs.using import ReadOptions, note, open_data, open_model, provenance
 
@@ -157,13 +158,6 @@ def _check_asked(config: NetworkOptions, has_regulators: bool, has_modules: bool
         raise ValueError("cells are written with their module scores; ask for modules too, or leave cells out")
     if not has_regulators and not has_modules and not config.has_conditions:
         raise ValueError("nothing is asked for: give regulators, known targets or gene sets, or ask for modules")
-
-
-def check_new(out: str | Path) -> None:
-    """Refuse a folder that holds files."""
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} holds files; choose a folder that is new or empty")
 
 
 def _sets(given: Any, read: Any) -> dict[str, frozenset[str]]:

@@ -1,4 +1,4 @@
-"""Opening what verbs are given: models by path or name, and cells as a model needs them. Nothing is printed."""
+"""Opening what verbs are given: models by path or name, cells as a model needs them, new folders. Nothing is printed."""
 
 from __future__ import annotations
 
@@ -104,3 +104,10 @@ def _check_tech_batch(model: Model, read: ReadOptions) -> None:
             "the network takes no sequencing batches; leave tech_batch out (--tech-batch, --tech-batch-as), or "
             "fine-tune it for integration"
         )
+
+
+def check_new(out: str | Path) -> None:
+    """Refuse a folder that holds files."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} holds files; choose a folder that is new or empty")
