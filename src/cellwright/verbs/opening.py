@@ -1,4 +1,4 @@
-"""Opening what verbs are given: models by path or name, cells as a model needs them, new folders. Nothing is printed."""
+"""Opening what verbs are given: models by path or name, cells as a model needs them, folders. Nothing is printed."""
 
 from __future__ import annotations
 
