@@ -113,7 +113,7 @@ def integrated(asked: argparse.Namespace, model: Model, name: str, mode: str) ->
         "model": model.sha256(),
         "cells": adata.n_obs,
         "seconds": seconds,
-        "steps": done.fit.num_steps,
+        "training_steps": done.fit.num_steps,
     }
     conditions |= {key: value for key, value in vars(asked).items() if isinstance(value, int | float)}
     return [conditions | row for row in result_rows(done.evaluation) if row["part"] is None]
