@@ -118,7 +118,7 @@ def fit_objective(
     for loader in loaders:
         check_vocab(tuned, loader.source)
     network = tuned.network.train()
-    _choose_trained(network, config, unlearnt)
+    choose_trained(network, config.mode, lora=config.lora, unlearnt=unlearnt, seed=config.train.seed)
     plan = TrainPlan(network, objective, tuned.tokenizer(), optim=config.optim, seed=config.train.seed)
     result = fit(plan, *loaders, config=config.train, folder=folder, is_progress_shown=is_progress_shown)
     if config.mode == "lora":
@@ -127,12 +127,13 @@ def fit_objective(
     return result
 
 
-def _choose_trained(network: Any, config: FinetuneConfig, unlearnt: Collection[str]) -> None:
-    if config.mode == "probe":
+def choose_trained(network: Any, mode: str, *, lora: LoraConfig, unlearnt: Collection[str], seed: int) -> None:
+    """Switch gradients off where a mode trains nothing, in place; mode lora adds its adapters (see `merge_lora`)."""
+    if mode == "probe":
         network.requires_grad_(False)
-    elif config.mode == "lora":
-        add_lora(network, config.lora, seed=config.train.seed)
-    if config.mode in ("probe", "lora"):
+    elif mode == "lora":
+        add_lora(network, lora, seed=seed)
+    if mode in ("probe", "lora"):
         for name, parameter in network.named_parameters():
             if name in unlearnt:
                 parameter.requires_grad_(True)
