@@ -115,6 +115,8 @@ def test_tokens_flag_what_is_perturbed_and_withhold_what_is_not_measured(model, 
     assert tokens.gene_nt[0].tolist() == model.vocab.ids(["P00", "P01", screen.genes[5], "P04"]).tolist()
     assert tokens.gene_nt[1, 3] == model.vocab.special_id("pad")
     assert tokens.value_nt[:, :3].tolist() == value_nk.tolist()
+    twice = feed.tokens(value_nk[:1], columns, [("P01", "P01", "P04")])  # a part that is named twice is one token
+    assert twice.flag_nt.tolist() == [[0, 2, 0, 2]]
 
 
 def test_a_cell_is_answered_alike_whatever_travels_with_it(model, screen):
