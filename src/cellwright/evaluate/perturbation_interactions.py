@@ -19,6 +19,7 @@ from cellwright.tasks.perturb import Predictions, Screen
 
 ADDITIVE = "additive"
 MOST_POINTS = 400
+_METRICS = {"interaction_auprc": "AUPRC", "interaction_recall": "recall"}
 _COLOURS = (MODEL, "#CC79A7", "#56B4E9", "#E69F00")
 
 
@@ -96,13 +97,14 @@ def interaction_section(
 ) -> Section:
     """Return the part of a report on interactions: the curves, and combination by combination what there is."""
     names = list(dict.fromkeys([main, ADDITIVE, ROOF]))
+    shown = [f"{label}, {name}" for label in _METRICS.values() for name in names]
     rows: list[tuple[Entry, ...]] = []
     for entry in np.flatnonzero(np.isfinite(found.num_e)):
-        scores = [finite_or_none(float(tallies[name].value_u["interaction_auprc"][entry])) for name in names]
+        scores = [_score(tallies[name], metric, entry) for metric in _METRICS for name in names]
         title = screen.profiles.title(int(predictions.at_e[entry]))
         where = (title, int(predictions.fold_e[entry]), int(found.asked_e[entry]), float(found.num_e[entry]))
         rows.append((*where, *scores))
-    columns = ("combination", "fold", "genes asked about", "real interactions", *(f"AUPRC, {name}" for name in names))
+    columns = ("combination", "fold", "genes asked about", "real interactions", *shown)
     nothing = "no combination departs from additivity anywhere, so that nothing can be scored: more cells may show more"
     return Section(
         heading="Interactions",
@@ -115,6 +117,10 @@ def interaction_section(
         lines=() if found.curve else (nothing,),
         tables={"": Table(columns=columns, rows=tuple(rows))},
     )
+
+
+def _score(tallies: Tallies, metric: str, entry: int) -> float | None:
+    return finite_or_none(float(tallies.value_u[metric][entry]))
 
 
 def _picture(found: Found, predictions: Predictions) -> Picture:

@@ -39,7 +39,7 @@ from cellwright.tasks.perturb import Predictions, Screen
 PRIMARY = "pearson_delta"
 COMPARED = (
     "pearson_delta", "pearson_delta_mean", "nmse", "pds_cosine", "de_overlap_nsig", "interaction_auprc",
-    "interaction_recall", "e_distance", "collapse_index",
+    "e_distance", "collapse_index",
 )  # fmt: skip
 """Metrics of the comparison; tables of groups have more."""
 _MOST_ROWS = 60
