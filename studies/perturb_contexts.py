@@ -13,7 +13,7 @@ Norman et al. in five ways, everything else being the same:
     python studies/perturb_contexts.py --data FOLDER -o studies/results
 
 FOLDER holds ``norman2019_k562_crispra``, ``celllines_sc_mixology``, ``pbmc_hao2021_1k`` and ``retina_1k`` (``.h5ad``,
-counts) and gene sets in ``reference/genesets``. Nothing is chosen by test scores. Takes about seven minutes on one
+counts) and gene sets in ``reference/genesets``. Nothing is chosen by test scores. Takes about four minutes on one
 thread; graph models are half as wide as by default and see at most 100 passes.
 """
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 SCREEN, OTHERS = "norman2019_k562_crispra", ("celllines_sc_mixology", "pbmc_hao2021_1k", "retina_1k")
 SPLITS = ("double", "single")
 COMPARED = ("pearson_delta", "nmse", "pds_cosine")
+OTHER_SIDE = ("graph", "additive")
 FEWEST_GENES = 3
 """Norman's panel is sparse: cells express 15 of its 500 genes, in the median."""
 GRAPH = GraphConfig(width=32, max_epochs=100, patience=20, cells_per_profile=2, cells_to_predict=16)
@@ -122,43 +124,43 @@ def _graph_model(name: str, graph: GeneGraph, tables: list[GeneTable], **more: A
     return GraphPerturb(name=name, what=name, config=GRAPH, node_graph=graph, node_features=features, **more)
 
 
-def add(record: Record, scores: PerturbationScores, split: str, seconds: dict[str, float]) -> None:
-    """Add the scores of every method and group, and every way less ``graph`` on the same draws of perturbations."""
+def add(record: Record, scores: PerturbationScores, where: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Add the scores of every method and group, and differences on the same draws of perturbations."""
     for group in dict.fromkeys(row.group for row in scores.rows):
         for method in dict.fromkeys(row.method for row in scores.rows):
             mine = [row for row in scores.rows if (row.group, row.method) == (group, method) and row.metric in SHOWN]
             values = {
                 row.metric: {key: round(getattr(row, key), 5) for key in ("value", "low", "high")} for row in mine
             }
-            key = {"what": "score", "split": split, "group": group, "method": method}
+            key = {"what": "score", **where, "group": group, "method": method}
             spent = round(seconds[method], 1) if method in seconds else None
             record.add(key, scores=values, num_profiles=mine[0].num_profiles, seconds=spent)
     drawn = {name: tally.resampled(1000, 0) for name, tally in scores.tallies.items()}
-    for method in (name for name in scores.tallies if name.startswith("graph_")):
+    for method, other in itertools.product((name for name in scores.tallies if name.startswith("graph")), OTHER_SIDE):
         found = {}
-        for metric in COMPARED:
-            value = scores.value(method, metric) - scores.value("graph", metric)
-            low, high = percentiles(drawn[method][metric] - drawn["graph"][metric])
+        for metric in COMPARED if method != other else ():
+            value = scores.value(method, metric) - scores.value(other, metric)
+            low, high = percentiles(drawn[method][metric] - drawn[other][metric])
             found[metric] = {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
-        record.add({"what": "less graph", "split": split, "method": method}, scores=found)
+        if found:
+            record.add({"what": "difference", **where, "method": method, "other": other}, scores=found)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return a table a split, and that of the differences."""
+    """Return two tables a split and seed: all profiles, and differences on the same perturbations."""
     parts = []
-    for split in SPLITS:
-        mine = [row for row in rows if (row["what"], row["split"], row.get("group")) == ("score", split, ALL)]
-        lines = [[row["method"], *(shown(row["scores"], metric) for metric in COMPARED)] for row in mine]
-        parts.append(f"Held out: {split}\n\n{markdown(['method', *COMPARED], lines)}")
-        less = [row for row in rows if (row["what"], row["split"]) == ("less graph", split)]
-        lines = [[row["method"], *(shown(row["scores"], metric) for metric in COMPARED)] for row in less]
-        parts.append(f"Less `graph`, on the same perturbations:\n\n{markdown(['method', *COMPARED], lines)}")
+    for seed, split in itertools.product(sorted({row["seed"] for row in rows}), SPLITS):
+        mine = [row for row in rows if (row.get("split"), row["seed"]) == (split, seed)]
+        lines = [[row["method"], *shown(row)] for row in mine if row.get("group") == ALL]
+        parts.append(f"Held out: {split}, seed {seed}\n\n{markdown(['method', *COMPARED], lines)}")
+        lines = [[f"{row['method']} - {row['other']}", *shown(row)] for row in mine if row["what"] == "difference"]
+        parts.append(markdown(["difference", *COMPARED], lines))
     return "\n\n".join(parts)
 
 
-def shown(scores: dict[str, dict[str, float]], metric: str) -> str:
-    """Return a score with its interval, a dash where it is not defined."""
-    return figure(scores[metric]) if metric in scores else "-"
+def shown(row: dict[str, Any]) -> list[str]:
+    """Return the scores of a row with their intervals."""
+    return [figure(row["scores"][metric]) for metric in COMPARED]
 
 
 def main() -> None:
@@ -169,31 +171,34 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=300, help="steps of pre-training")
     options.add_argument("--cells", type=int, default=600, help="cells of each other study")
     options.add_argument("--folds", type=int, default=5)
-    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--seeds", type=int, nargs="+", default=[0], help="of screen, splits and all training")
     asked = options.parse_args()
     hashes = {name: file_sha256(asked.data / f"{name}.h5ad") for name in (SCREEN, *OTHERS)}
     record = Record("perturb_contexts", asked, Files(hashes))
     gene_sets: dict = {}
     for path in sorted((asked.data / "reference" / "genesets").glob("*.gmt")):
         gene_sets |= read_gene_sets(path)
+    for seed in asked.seeds:
+        run_seed(record, asked, gene_sets, seed)
+        record.save(table)
+
+
+def run_seed(record: Record, asked: argparse.Namespace, gene_sets: dict, seed: int) -> None:
+    """Pre-train, run both splits and add their rows."""
     adata = read(asked.data, SCREEN)
-    screen = open_screen(adata, NORMAN, seed=asked.seed)
+    screen = open_screen(adata, NORMAN, seed=seed)
     start = time.perf_counter()
     cells = pretraining_cells(asked.data, adata, screen, asked.cells)
-    model, loss = pretrained(cells, asked.steps, asked.seed)
-    spent = round(time.perf_counter() - start)
-    sizes = [cell.n_obs for cell in cells]
-    record.add(
-        {"what": "pre-training", "split": "none"}, cells=sizes, genes=len(model.vocab.genes), loss=loss, seconds=spent
-    )
-    methods = ways(screen, adata, model, gene_sets, asked.seed)
+    model, loss = pretrained(cells, asked.steps, seed)
+    made = {"cells": [cell.n_obs for cell in cells], "genes": len(model.vocab.genes), "loss": loss}
+    record.add({"what": "pre-training", "seed": seed}, **made, seconds=round(time.perf_counter() - start))
+    methods = ways(screen, adata, model, gene_sets, seed)
     for split in SPLITS:
-        folds = split_perturbations(screen.profiles, split, num_folds=asked.folds, seed=asked.seed)
+        folds = split_perturbations(screen.profiles, split, num_folds=asked.folds, seed=seed)
         predictions = predict_folds(screen, folds, methods)
         scores = score_predictions(screen, predictions, split=split, has_cell_scores=False)
-        print(f"== {split}", *table_lines(scores), sep="\n", flush=True)
-        add(record, scores, split, dict(predictions.seconds))
-    record.save(table)
+        print(f"== {split}, seed {seed}", *table_lines(scores), sep="\n", flush=True)
+        add(record, scores, {"split": split, "seed": seed}, dict(predictions.seconds))
 
 
 def file_sha256(path: Path) -> str:
