@@ -137,7 +137,7 @@ def kept(screen, files, tmp_path_factory):
     works(
         "perturb", files / "screen.h5ad", "-o", folder / "run", "--model", folder / "begun", "--use", "cells",
         "--keep-model", *as_labels, "--set", "cells.max_epochs=1", "--set", "cells.cells_per_profile=3", "--set",
-        "cells.pool=5", "--set", "cells.device=cpu",
+        "cells.pool=5", "--set", "cells.device=cpu", "--set", "cells.mode=lora", "--set", "cells.lora.rank=2",
     )  # fmt: skip
     return folder
 
@@ -147,6 +147,7 @@ def test_a_fine_tuned_model_stands_beside_the_others_and_is_kept(kept, screen):
     rows = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
     assert {"cells", "graph", "additive"} <= {row["method"] for row in rows}
     record = json.loads((run / "record.json").read_text())
+    assert record["options"]["methods"]["cells"]["lora"]["rank"] == 2
     assert (
         "scGPT is fed 58 of 60 genes, the others are predicted as unchanged; 6 of 6 perturbations have a token"
         in (record["notes"])
@@ -219,6 +220,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_left(files, tmp_path):
         "no file of gene sets": ["--gene-sets", tmp_path / "none.gmt"],
         "no gene embedding": ["--embedding", tmp_path / "none.npz"],
         "no option 'graph.widht'": ["--set", "graph.widht=3"],
+        "cells.mode = 'prob'": ["--set", "cells.mode=prob"],
         "is the control": ["--predict", "ctrl"],
         "use = 'both' fine-tunes a model": ["--use", "both"],
     }

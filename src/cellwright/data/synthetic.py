@@ -129,7 +129,7 @@ class ScreenPlan:
     """Groups of perturbed genes with like effects; each group is a gene set."""
     genes_per_module: int = 4
     doubles: int = 6
-    """Combinations of two genes of different groups; their effects add up."""
+    """Combinations of two genes of different groups; their effects add up, but for ``synergy``."""
     cells_each: int = 60
     """Cells of each condition and context; twice as many controls."""
     contexts: tuple[str, ...] = ("line",)
@@ -138,6 +138,8 @@ class ScreenPlan:
     """Perturbed genes that are in the panel; the others are known by name only."""
     strength: float = 1.0
     """Standard deviation of a group's effect on log rates; 0 = nothing happens."""
+    synergy: float = 0.0
+    """Standard deviation of what a combination adds of its own, to log rates of a tenth of the genes; 0 = nothing."""
 
 
 def make_perturbed_cells(
@@ -152,7 +154,8 @@ def make_perturbed_cells(
     -------
     AnnData
         X = counts (float32 CSR); obs ``perturbation``, ``cell_type``, ``tech_batch``. ``uns["sets"]`` maps each group
-        to its genes, ``uns["effect"]`` holds the planted change of log rates ``[perturbed genes, num_genes]``.
+        to its genes, ``uns["effect"]`` holds the planted change of log rates ``[perturbed genes, num_genes]``,
+    ``uns["synergy"]`` what each combination adds, by name.
     """
     import pandas as pd
     from anndata import AnnData
@@ -170,8 +173,12 @@ def make_perturbed_cells(
     pairs = [(i, j) for i in range(num) for j in range(i) if module_p[i] != module_p[j]]
     pairs = [pairs[at] for at in rng.permutation(len(pairs))[: plan.doubles]]
     whole = np.zeros((1, num_genes))
-    effects = [whole[0], whole[0], *effect_pg, *(effect_pg[i] + effect_pg[j] for i, j in pairs)]
-    labels = ["ctrl", "ctrl", *perturbed, *(f"{perturbed[j]}+{perturbed[i]}" for i, j in pairs)]
+    extra = np.random.default_rng([seed, 1])
+    synergy_qg = extra.normal(0, plan.synergy, (len(pairs), num_genes)) * (extra.random((len(pairs), num_genes)) < 0.1)
+    doubles = [effect_pg[i] + effect_pg[j] + own_g for (i, j), own_g in zip(pairs, synergy_qg, strict=True)]
+    effects = [whole[0], whole[0], *effect_pg, *doubles]
+    names_q = [f"{perturbed[j]}+{perturbed[i]}" for i, j in pairs]
+    labels = ["ctrl", "ctrl", *perturbed, *names_q]
     base_cg = rng.lognormal(0, 1, (len(plan.contexts), num_genes))
     rows, label_n, context_n = [], [], []
     for context, base_g in zip(plan.contexts, base_cg, strict=True):
@@ -193,5 +200,6 @@ def make_perturbed_cells(
         index=[f"cell{n:05d}" for n in range(len(order))],
     )
     sets = {f"set {m}": [p for p, own in zip(perturbed, module_p, strict=True) if own == m] for m in set(module_p)}
-    uns = {"sets": sets, "effect": effect_pg, "perturbed": perturbed}
+    synergy = dict(zip(names_q, synergy_qg, strict=True))
+    uns = {"sets": sets, "effect": effect_pg, "perturbed": perturbed, "synergy": synergy}
     return AnnData(sp.csr_matrix(counts_ng[order]), obs=obs, var=pd.DataFrame(index=names), uns=uns)

@@ -18,6 +18,7 @@ import numpy as np
 
 from cellwright.evaluate.generation_classifier import told_apart
 from cellwright.evaluate.measures import finite_or_none
+from cellwright.evaluate.perturbation_interactions import find_interactions, parts_alone
 from cellwright.evaluate.perturbation_tables import (
     ALL,
     FLOOR,
@@ -70,11 +71,12 @@ def score_predictions(
     Intervals draw perturbations with replacement; models are not trained again, and their seed is the same.
     """
     truths = (_truth(screen, predictions, 0), _truth(screen, predictions, 1))
-    tallies, names = {}, [FLOOR, *predictions.effect_eg, ROOF]
-    for name in names:
-        answers = tuple(_answer(screen, predictions, name, half) for half in (0, 1))
-        cells = _cell_scores(screen, predictions, name, answers) if has_cell_scores else {}
-        tallies[name] = score_profiles(truths, answers, cells)
+    names = [FLOOR, *predictions.effect_eg, ROOF]
+    answers = {name: tuple(_answer(screen, predictions, name, half) for half in (0, 1)) for name in names}
+    tallies = {}
+    for name, said in answers.items():
+        cells = _cell_scores(screen, predictions, name, said) if has_cell_scores else {}
+        tallies[name] = score_profiles(truths, said, cells)
     groups = sorted(set(predictions.group_e))
     at_of = {ALL: np.arange(len(predictions.at_e))}
     if len(groups) > 1:
@@ -89,7 +91,13 @@ def score_predictions(
     warnings = _collapsed(tallies, predictions)
     if warnings and on_collapse == "stop":
         raise ValueError(warnings[0])
-    return PerturbationScores(rows=tuple(rows), contrasts=tuple(contrasts), warnings=tuple(warnings), tallies=tallies)
+    return PerturbationScores(
+        rows=tuple(rows),
+        contrasts=tuple(contrasts),
+        warnings=tuple(warnings),
+        tallies=tallies,
+        found=find_interactions(truths, answers),
+    )
 
 
 def described(predictions: Predictions) -> dict[str, str]:
@@ -126,6 +134,7 @@ def _truth(screen: Screen, predictions: Predictions, half: int) -> Truth:
         is_target_ug=is_target_eg,
         key_u=np.array([names.index(those) for those in parts]),
         fold_u=predictions.fold_e,
+        alone=parts_alone(screen, predictions),
     )
 
 

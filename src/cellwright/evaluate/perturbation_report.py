@@ -21,6 +21,7 @@ from cellwright.evaluate.measures import Measure, finite_or_none, measure_of
 from cellwright.evaluate.parts import Cost, Difference, Entry, Method, Picture, Provenance, Score, Section, Table
 from cellwright.evaluate.perturbation import NUM_RESAMPLES, described
 from cellwright.evaluate.perturbation_figures import effects_figure, middle_entry, top_genes_figure
+from cellwright.evaluate.perturbation_interactions import interaction_section
 from cellwright.evaluate.perturbation_tables import (
     ALL,
     FLOOR,
@@ -37,7 +38,8 @@ from cellwright.tasks.perturb import Predictions, Screen
 
 PRIMARY = "pearson_delta"
 COMPARED = (
-    "pearson_delta", "pearson_delta_mean", "nmse", "pds_cosine", "de_overlap_nsig", "e_distance", "collapse_index",
+    "pearson_delta", "pearson_delta_mean", "nmse", "pds_cosine", "de_overlap_nsig", "interaction_auprc",
+    "e_distance", "collapse_index",
 )  # fmt: skip
 """Metrics of the comparison; tables of groups have more."""
 _MOST_ROWS = 60
@@ -184,7 +186,11 @@ def _sections(study: PerturbationStudy) -> list[Section]:
                 tables={f"{group} ({_size(study.scores, group)})": _table(study.scores, group) for group in groups},
             )
         )
-    return [*found, *_pictures(study), _by_perturbation(study), _calibration(study.scores)]
+    found += [*_pictures(study), _by_perturbation(study)]
+    if (interactions := study.scores.found) is not None:
+        tallies = study.scores.tallies
+        found.append(interaction_section(study.screen, study.predictions, interactions, tallies, main=study.main))
+    return [*found, _calibration(study.scores)]
 
 
 def _size(scores: PerturbationScores, group: str) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellwright.evaluate.measures import finite_or_none
 from cellwright.metrics.perturbed import PERTURBATION_METRICS, Tallies
+
+if TYPE_CHECKING:
+    from cellwright.evaluate.perturbation_interactions import Found
 
 FLOOR, MEAN, ROOF = "technical", "mean_effect", "replicate"
 ALL = "all"
 SHOWN = (
     "pearson_delta", "pearson_delta_mean", "pearson_delta_top20", "mse", "nmse", "r2w", "pds_cosine", "de_overlap_nsig",
-    "direction", "e_distance", "collapse_index",
+    "direction", "interaction_auprc", "interaction_recall", "e_distance", "collapse_index",
 )  # fmt: skip
 
 
@@ -71,6 +74,8 @@ class PerturbationScores:
     warnings: tuple[str, ...]
     tallies: Mapping[str, Tallies]
     """Method -> scores of each entry."""
+    found: Found | None = None
+    """Interactions in the test combinations; ``None`` where none is asked about."""
 
     def value(self, method: str, metric: str, group: str = ALL) -> float:
         """Return one score, NaN where it is not defined."""

@@ -13,6 +13,7 @@ Sources: GEARS (Roohani et al. 2024), Ahlmann-Eltze et al. 2025, Systema (Vinas 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,20 @@ from scipy import stats
 TOP = 20
 FDR = 0.05
 NUM_EXPRESSED = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Alone:
+    """What the parts of combinations do alone; rows as in `Truth`, arrays float64 ``[u, g]`` unless said otherwise."""
+
+    num_parts_u: np.ndarray
+    """int64: parts of the combination; 0 = a single perturbation, or a part that training did not have alone."""
+    sum_ug: np.ndarray
+    """Mean profiles of the parts, each perturbed alone in the same context, added up."""
+    error_ug: np.ndarray
+    """Sampling variance of that sum."""
+    spread_ug: np.ndarray
+    """Sum over parts of the square of each one's sampling variance over its degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +61,8 @@ class Truth:
     """int64: code of the perturbation."""
     fold_u: np.ndarray
     """int64: fold that the profile was held out in; predictions of different folds are those of different models."""
+    alone: Alone | None = None
+    """``None`` where no combination has all of its parts alone in training."""
 
     @property
     def effect_ug(self) -> np.ndarray:
@@ -97,12 +114,21 @@ def welch(
 
     A gene without variance on both sides has p = 1 when nothing differs and 0 otherwise.
     """
-    parts = [variance_ug / num_u[:, None] for variance_ug, num_u in (first, second)]
-    error_ug = np.sqrt(parts[0] + parts[1])
+    errors = [(variance_ug / num_u[:, None], num_u[:, None] - 1) for variance_ug, num_u in (first, second)]
+    return satterthwaite(difference_ug, [(error_ug, error_ug**2 / freedom_u1) for error_ug, freedom_u1 in errors])
+
+
+def satterthwaite(difference_ug: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tested:
+    """Test sums of independent means by Welch's t with the degrees of freedom of Welch and Satterthwaite.
+
+    ``parts`` are, for each mean, its sampling variance and the square of that over its degrees of freedom, ``[u, g]``.
+    Without any variance p = 1 when the sum is 0, and 0 otherwise.
+    """
+    square_ug, spread_ug = (sum(some) for some in zip(*parts, strict=True))
+    error_ug = np.sqrt(square_ug)
     with np.errstate(divide="ignore", invalid="ignore"):
         t_ug = np.where(error_ug > 0, difference_ug / error_ug, np.sign(difference_ug) * np.inf)
-        spread = sum(part**2 / (num_u[:, None] - 1) for part, (_, num_u) in zip(parts, (first, second), strict=True))
-        freedom_ug = np.where(spread > 0, (parts[0] + parts[1]) ** 2 / np.where(spread > 0, spread, 1), 1.0)
+        freedom_ug = np.where(spread_ug > 0, square_ug**2 / np.where(spread_ug > 0, spread_ug, 1), 1.0)
     t_ug = np.where(difference_ug == 0, 0.0, t_ug)
     p_ug = np.where(np.isinf(t_ug), 0.0, 2 * stats.t.sf(np.abs(t_ug), freedom_ug))
     return Tested(t_ug, p_ug, stats.false_discovery_control(p_ug, axis=1) <= FDR)

@@ -1,8 +1,8 @@
 """Scores of predicted perturbations: the table of them, their means over profiles, and intervals over perturbations.
 
-What each is, is in `cellwright.metrics.effects`, `cellwright.metrics.changed_genes` and, for cells,
-`cellwright.metrics.made`. Intervals draw whole perturbations with replacement: the question is about perturbations that
-were not measured, not about more cells of these.
+What each is, is in `cellwright.metrics.effects`, `cellwright.metrics.changed_genes`, `cellwright.metrics.interactions`
+and, for cells, `cellwright.metrics.made`. Intervals draw whole perturbations with replacement: the question is about
+perturbations that were not measured, not about more cells of these.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cellwright.metrics.effects import (
     predicted_changes,
     real_changes,
 )
+from cellwright.metrics.interactions import interactions
 from cellwright.metrics.table import Metric
 
 COLLAPSED = 0.9
@@ -32,6 +33,7 @@ _ALIKE = 0.98  # real effects more alike than this leave nothing to collapse
 _INF = float("inf")
 _LOG = "log expression"
 _ON = "of effects on significant genes"
+_REAL = "of real departures from additivity"
 
 
 def _mean(value_u: np.ndarray) -> float:
@@ -81,6 +83,9 @@ _TABLE = (
     Metric("effect_nmae", _mean, 0, _INF, 0, "", f"absolute error {_ON} over their mean size; 1 = no change"),
     Metric("direction", _mean, 0, 1, 1, "share of genes", "significant genes that change the predicted way"),
     Metric("direction_beyond_chance", _mean, -20, 1, 1, "", "the same, beyond always saying the commoner sign"),
+    Metric("interaction_auprc", _mean, 0, 1, 1, "", f"precision-recall area {_REAL}; adding up scores as chance does"),
+    Metric("interaction_recall", _mean, 0, 1, 1, "share of genes", f"recall {_REAL} with at most 20 % false ones"),
+    Metric("interaction_direction", _mean, 0, 1, 1, "share of genes", f"right sign {_REAL}; 0.5 = chance"),
     Metric("e_distance", _mean, -_INF, _INF, 0, _LOG, "2 E|made - real| - E|made - made'| - E|real - real'| of cells"),
     Metric("mmd", _mean, -2, 2, 0, "", "squared maximum mean discrepancy of cells, Gaussian kernel"),
     Metric("c2st_auroc", _mean, 0, 1, 0.5, "", "how well predicted cells are told from real ones; 0.5 = not at all"),
@@ -209,7 +214,8 @@ def score_profiles(
             raise ValueError("predicted effects hold values that are not finite")
         real, made = real_changes(truth), predicted_changes(answer, truth)
         scores = correlations(truth, answer, real) | errors(truth, answer, real) | discrimination(truth, answer)
-        for name, value_u in (scores | changed_genes(truth, answer, real, made)).items():
+        scores |= changed_genes(truth, answer, real, made) | interactions(truth, answer)
+        for name, value_u in scores.items():
             found.setdefault(name, []).append(value_u)
         parts.append(noise_corrected(truth, answer))
     value_u = {name: _mean_of(values) for name, values in found.items()} | dict(cells or {})

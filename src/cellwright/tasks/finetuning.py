@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from cellwright.train.run import FitResult
 
 
+SPARING = ("probe", "blocks", "lora")
+"""Modes that leave most of what a network has learnt as it is."""
+
+
 class FinetuneConfig(Config):
     """How a model is fine-tuned, whatever for."""
 
@@ -119,7 +123,8 @@ def fit_objective(
     for loader in loaders:
         check_vocab(tuned, loader.source)
     network = tuned.network.train()
-    _choose_trained(network, config, unlearnt)
+    how = {"lora": config.lora, "blocks": config.blocks, "seed": config.train.seed}
+    choose_trained(network, config.mode, unlearnt=unlearnt, **how)
     plan = TrainPlan(network, objective, tuned.tokenizer(), optim=config.optim, seed=config.train.seed)
     result = fit(plan, *loaders, config=config.train, folder=folder, is_progress_shown=is_progress_shown)
     if config.mode == "lora":
@@ -128,14 +133,23 @@ def fit_objective(
     return result
 
 
-def _choose_trained(network: Any, config: FinetuneConfig, unlearnt: Collection[str]) -> None:
-    if config.mode in ("probe", "blocks"):
+def choose_trained(
+    network: Any,
+    mode: str,
+    *,
+    lora: LoraConfig,
+    blocks: Collection[int],
+    unlearnt: Collection[str],
+    seed: int,
+) -> None:
+    """Switch gradients off where a mode trains nothing, in place; mode lora adds its adapters (see `merge_lora`)."""
+    if mode in ("probe", "blocks"):
         network.requires_grad_(False)
-        if config.mode == "blocks":
-            _release_blocks(network, config.blocks)
-    elif config.mode == "lora":
-        add_lora(network, config.lora, seed=config.train.seed)
-    if config.mode in ("probe", "lora", "blocks"):
+        if mode == "blocks":
+            _release_blocks(network, blocks)
+    elif mode == "lora":
+        add_lora(network, lora, seed=seed)
+    if mode in SPARING:
         for name, parameter in network.named_parameters():
             if name in unlearnt:
                 parameter.requires_grad_(True)

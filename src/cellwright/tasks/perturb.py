@@ -193,6 +193,8 @@ class Predictions:
     group_e: tuple[str, ...]
     reference_eg: np.ndarray
     """Mean training profile of the fold, as it would be in the entry's context."""
+    has_alone_e: np.ndarray
+    """bool: a combination each part of which is perturbed alone in the fold's training, in the entry's context."""
     effect_eg: Mapping[str, np.ndarray]
     """Method -> effects."""
     cells: Mapping[str, Mapping[int, np.ndarray]]
@@ -285,7 +287,7 @@ def predict_folds(
     effects: dict[str, list[np.ndarray]] = {name: [] for name in names}
     cells: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
     seconds = dict.fromkeys(names, 0.0)
-    at_e, fold_e, group_e, reference = [], [], [], []
+    at_e, fold_e, group_e, reference, has_alone = [], [], [], [], []
     for split in splits:
         test = split.at(TEST)
         lesson, asked = make_lesson(screen, split, known), screen.asked(test)
@@ -299,12 +301,14 @@ def predict_folds(
             cells[method.name] |= {len(at_e) + row: made for row, made in predicted.cells.items()}
         at_e += test
         fold_e += [split.fold] * len(test)
+        has_alone += [_has_alone(screen, split, u) for u in test]
         group_e += [split.group(u) for u in test]
     return Predictions(
         at_e=np.array(at_e),
         fold_e=np.array(fold_e),
         group_e=tuple(group_e),
         reference_eg=np.concatenate(reference),
+        has_alone_e=np.array(has_alone, bool),
         effect_eg={name: np.concatenate(found) for name, found in effects.items()},
         cells=cells,
         seconds=seconds,
@@ -312,6 +316,12 @@ def predict_folds(
         is_baseline={method.name: isinstance(method, _Baseline) for method in methods},
         notes=tuple(dict.fromkeys(note for split in splits for note in split.notes)),
     )
+
+
+def _has_alone(screen: Screen, split: PerturbationSplit, at: int) -> bool:
+    parts, context = screen.profiles.parts, screen.profiles.context
+    known = {parts[u][0] for u in split.at(TRAIN) if len(parts[u]) == 1 and context[u] == context[at]}
+    return len(parts[at]) > 1 and set(parts[at]) <= known
 
 
 def _check_effects(name: str, predicted: Predicted, asked: Asked) -> None:

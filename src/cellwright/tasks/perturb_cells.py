@@ -13,7 +13,7 @@ sampled, and when to stop is chosen by the error of effects of validation profil
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,10 +26,12 @@ from torch import Tensor
 from cellwright.baselines.perturbation import Asked, Profiles
 from cellwright.config import Config
 from cellwright.data.pairs import pair_controls
+from cellwright.nn.lora import LoraConfig
 from cellwright.objectives.value import MaskedValue, ZeroGate
 from cellwright.tasks.inference import choose_device, in_use
 from cellwright.tasks.perturb import Lesson, Predicted
 from cellwright.tasks.perturb_tokens import Feed, Parts
+from cellwright.tasks.perturb_weights import keep_norms, opened_weights
 from cellwright.types import ModelOutput, Targets
 
 ANSWERS = frozenset({"value_nt", "expressed_nt"})
@@ -43,8 +45,13 @@ _FEWEST_CELLS = 20
 class CellPerturbConfig(Config):
     """How a network is fine-tuned to predict perturbed cells, and run."""
 
-    mode: Literal["full", "scratch"] = "full"
-    """full: from the weights given. scratch: all weights newly drawn."""
+    mode: Literal["full", "lora", "probe", "blocks", "scratch"] = "full"
+    """full: all weights. lora: low-rank changes, folded in at the end, and what is new. probe: what is new alone: the
+    affine head, the condition flags, words of perturbations. scratch: all weights, newly drawn."""
+    lora: LoraConfig = LoraConfig()
+    """Used by mode lora."""
+    blocks: tuple[int, ...] = (-2,)
+    """Blocks that mode blocks trains beside what is new, counted from 0, or back from -1."""
     max_genes: int = Field(1536, ge=1)
     """Most panel genes fed at once, drawn at random, those perturbed always among them (published: 1,536 in training,
     all in prediction)."""
@@ -87,6 +94,9 @@ class CellPerturb:
     name: str = "cells"
     what: str = "cell model fine-tuned to turn controls into perturbed cells"
     config: CellPerturbConfig = CellPerturbConfig()
+    new_rows: Mapping[str, int] = field(default_factory=dict)
+    """Tensors of the network with numbers that no training has seen -> the first row that has them: trained in modes
+    probe and lora too, beside `cellwright.tasks.perturb_weights.NEW_PARTS`."""
     history: dict[int, list[dict[str, float]]] = field(default_factory=dict)
     """Lesson number -> errors after each pass, filled in by `fit`; for looking at."""
 
@@ -105,7 +115,9 @@ class CellPerturb:
         fitted = FittedCells(feed=feed, config=self.config, seed=lesson.seed, **_pools(lesson, self.config.pool))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lesson.seed)
-            self.history[len(self.history)] = _train(fitted, lesson)
+            how = {"lora": self.config.lora, "blocks": self.config.blocks, "seed": lesson.seed}
+            with opened_weights(tuned.network, self.config.mode, self.new_rows, **how):
+                self.history[len(self.history)] = _train(fitted, lesson)
         return fitted
 
 
@@ -216,12 +228,14 @@ def _train(fitted: FittedCells, lesson: Lesson) -> list[dict[str, float]]:
     config, network = fitted.config, fitted.feed.model.network
     device = choose_device(config.device)
     network.to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.lr)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=config.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, 1, config.decay_per_epoch)
     rng = np.random.default_rng(lesson.seed)
     best, best_error, best_epoch, history = None, np.inf, 0, []
     for epoch in range(1, config.max_epochs + 1):
         network.train()
+        keep_norms(network, config.mode)
         losses = []
         for control_n, row_n in _minibatches(lesson, config, rng):
             loss = _loss(fitted, lesson, (control_n, row_n), rng)
@@ -229,7 +243,7 @@ def _train(fitted: FittedCells, lesson: Lesson) -> list[dict[str, float]]:
                 raise FloatingPointError(f"the loss of {fitted.feed.model.report.source} is not finite; lower lr")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             losses.append(float(loss.detach()))
         schedule.step()

@@ -4,12 +4,16 @@ Source: scGPT's perturbation model (Cui et al., Nature Methods 2024; published `
 log values that are not binned, a condition flag a token. What differs, on purpose: a gene outside the vocabulary is not
 fed (published: an attended pad), and the perturbed gene is always among those fed (published: may be left out at
 random). A perturbed gene that the panel does not measure has a token too; its value is withheld.
+
+Flags are placed as on all tokens (`cellwright.types.GeneFlags`, `cellwright.tokens.flags.told_by_cells`). Tokens are
+laid out here: a family's tokeniser puts ``<cls>`` before them, orders them by id, and gives a flagged gene that is not
+measured the value 0, as though it were silent, where here the value is withheld.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +21,8 @@ import numpy as np
 import torch
 
 from cellwright.data.perturbations import align_genes
-from cellwright.types import Layout, TokenBatch
+from cellwright.tokens.flags import told_by_cells
+from cellwright.types import GeneFlags, Layout, TokenBatch
 
 Parts = tuple[str, ...]
 
@@ -112,23 +117,22 @@ class Feed:
         Tokens of ``columns_k`` in this order, then those of perturbed genes that are not among them, hidden; padded.
         """
         num_cells, num = value_nk.shape
-        at_k = {int(self.id_g[column]): k for k, column in enumerate(columns_k)}
-        known = [[token for part in parts if (token := self.token(part)) >= 0] for parts in parts_n]
-        extra = [[token for token in tokens if token not in at_k] for tokens in known]
+        id_k = self.id_g[columns_k]
+        known = [list(dict.fromkeys(t for part in parts if (t := self.token(part)) >= 0)) for parts in parts_n]
+        fed = set(id_k.tolist())
+        extra = [[token for token in tokens if token not in fed] for tokens in known]
         width = num + max(map(len, extra))
         pad = self.model.vocab.special_id("pad")
         gene_nt = np.full((num_cells, width), pad, np.int64)
         value_nt = np.zeros((num_cells, width), np.float32)
-        flag_nt, is_hidden_nt = np.zeros((num_cells, width), np.int64), np.zeros((num_cells, width), bool)
-        gene_nt[:, :num], value_nt[:, :num] = self.id_g[columns_k], value_nk
-        for n, (tokens, absent) in enumerate(zip(known, extra, strict=True)):
-            flag_nt[n, [at_k[token] for token in tokens if token in at_k]] = self.flag
-            own = slice(num, num + len(absent))
-            gene_nt[n, own], flag_nt[n, own], is_hidden_nt[n, own] = absent, self.flag, True
-        return TokenBatch(
+        is_hidden_nt = np.zeros((num_cells, width), bool)
+        gene_nt[:, :num], value_nt[:, :num] = id_k, value_nk
+        for n, absent in enumerate(extra):
+            gene_nt[n, num : num + len(absent)], is_hidden_nt[n, num : num + len(absent)] = absent, True
+        tokens = TokenBatch(
             gene_nt=torch.from_numpy(gene_nt),
             value_nt=torch.from_numpy(value_nt),
             is_hidden_nt=torch.from_numpy(is_hidden_nt),
-            flag_nt=torch.from_numpy(flag_nt),
             layout=Layout(tuple(num + len(absent) for absent in extra), width),
         )
+        return replace(tokens, flag_nt=told_by_cells(GeneFlags.of(known, self.flag), tokens))

@@ -85,7 +85,7 @@ def finetune(
     changes
         Changes to the task's configuration such as ``"mode=lora"`` (probe | blocks | lora | full | scratch) or
         ``"train.max_epochs=3"``: `cellwright.tasks.annotate.AnnotateConfig`, ``integrate.IntegrateConfig``,
-        ``multiome.MultiomeConfig``, ``perturb_cells.CellPerturbConfig`` (full | scratch).
+        ``multiome.MultiomeConfig``, ``perturb_cells.CellPerturbConfig``.
     read, run
         How the cells are read (``integrate`` needs ``tech_batch``), how the model is run for prediction.
 

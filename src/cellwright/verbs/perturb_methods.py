@@ -17,6 +17,7 @@ from cellwright.verbs.using import open_data
 if TYPE_CHECKING:
     from cellwright.baselines.perturbation import Known
     from cellwright.data.gene_graphs import GeneGraph
+    from cellwright.models.adapt import Adapted
     from cellwright.tasks.perturb import PerturbModel, Screen
     from cellwright.verbs.perturbing import PerturbOptions
 
@@ -128,8 +129,15 @@ def cell_method(screen: Screen, model: Model, config: CellPerturbConfig) -> tupl
     ]
     if unknown:
         notes.append(f"perturbed genes that {where} does not know have no effect in its answers: {some_of(unknown)}")
-    what = f"{model.family.title} fine-tuned to turn controls into perturbed cells"
-    return CellPerturb(model=found.model, what=what, config=config), notes
+    what = f"{model.family.title} fine-tuned ({config.mode}) to turn controls into perturbed cells"
+    return CellPerturb(model=found.model, what=what, config=config, new_rows=_new_rows(model, found)), notes
+
+
+def _new_rows(model: Model, found: Adapted) -> dict[str, int]:
+    """Return the tensors that hold numbers which no training has seen -> the first row of each that does."""
+    old, new = model.network.state_dict(), found.model.network.state_dict()
+    first = {name: len(old[name]) if old[name].shape[1:] == new[name].shape[1:] else 0 for name in found.grown}
+    return dict.fromkeys(found.fresh, 0) | first
 
 
 def _graph(screen: Screen, sets: Any, num_neighbors: int) -> tuple[GeneGraph, list[str]]:

@@ -115,6 +115,8 @@ def test_tokens_flag_what_is_perturbed_and_withhold_what_is_not_measured(model, 
     assert tokens.gene_nt[0].tolist() == model.vocab.ids(["P00", "P01", screen.genes[5], "P04"]).tolist()
     assert tokens.gene_nt[1, 3] == model.vocab.special_id("pad")
     assert tokens.value_nt[:, :3].tolist() == value_nk.tolist()
+    twice = feed.tokens(value_nk[:1], columns, [("P01", "P01", "P04")])  # a part that is named twice is one token
+    assert twice.flag_nt.tolist() == [[0, 2, 0, 2]]
 
 
 def test_a_cell_is_answered_alike_whatever_travels_with_it(model, screen):
@@ -256,6 +258,51 @@ def test_a_pretrained_network_keeps_what_it_has_learnt(screen):
     assert "does not know have no effect in its answers: P02, P03, P04, P05" in notes[1]
     again, _ = cell_method(screen, method.model, QUICK)
     assert all(torch.equal(new[name], value) for name, value in again.model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("mode", ["probe", "lora"])
+def test_what_a_mode_does_not_train_stays_bit_for_bit(screen, mode):
+    plain = network(all_names(screen), value_head="plain", num_conditions=0, condition_pad=None, num_bins=51)
+    method, _ = cell_method(screen, plain, QUICK.model_copy(update={"mode": mode}))
+    fitted = method.fit(whole_lesson(screen, valid=0))
+    tuned = fitted.feed.model.network
+    before, after = method.model.network.state_dict(), tuned.state_dict()
+    assert list(before) == list(after)  # adapters are folded in
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    new = {name for name in before if name.split(".")[0] in ("value_head", "condition")}
+    assert "condition.weight" in moved
+    assert any(name.startswith("value_head.shift") for name in moved)
+    attention = {f"blocks.0.attention.{part}.weight" for part in ("qkv", "out")}
+    assert moved - new == (attention if mode == "lora" else set())
+    assert all(parameter.requires_grad for parameter in tuned.parameters())
+    assert (fitted.predict(screen.asked([0])).effect_ug != 0).any()
+
+
+@pytest.mark.parametrize("mode", ["probe", "lora"])
+def test_a_table_that_grew_learns_its_new_rows_alone(adata, mode):
+    treated = adata[adata.obs["perturbation"].isin(["ctrl", "P00", "P01"])].copy()
+    names = {"ctrl": "ctrl", "P00": "drug one", "P01": "drug two"}
+    treated.obs["perturbation"] = treated.obs["perturbation"].map(names).astype(str)
+    screen = open_screen(treated)
+    plain = network(screen.genes, value_head="plain", num_conditions=0, condition_pad=None, num_bins=51)
+    method, _ = cell_method(screen, plain, QUICK.model_copy(update={"mode": mode, "max_epochs": 3}))
+    name = "gene_encoder.embedding.weight"
+    assert method.new_rows[name] == len(plain.vocab)
+    tuned = method.fit(whole_lesson(screen, valid=0)).feed.model.network.state_dict()[name]
+    start = method.model.network.state_dict()[name]
+    assert torch.equal(tuned[: len(plain.vocab)], start[: len(plain.vocab)])
+    assert (tuned[len(plain.vocab) :] != start[len(plain.vocab) :]).any(1).all()
+
+
+def test_a_probe_leaves_running_means_alone(model, screen):
+    normed = network(all_names(screen), input_norm="batch")
+    for mode, is_left in (("full", False), ("probe", True)):
+        config = QUICK.model_copy(update={"mode": mode})
+        tuned = CellPerturb(model=normed, config=config).fit(whole_lesson(screen, valid=0)).feed.model
+        means = [name for name in tuned.network.state_dict() if name.endswith("running_mean")]
+        assert means
+        for name in means:
+            assert torch.equal(tuned.network.state_dict()[name], normed.network.state_dict()[name]) == is_left
 
 
 def test_models_that_cannot_are_refused_in_one_line(screen):

@@ -1,5 +1,7 @@
 """Models of perturbations that are kept: the same answers from the folder, and folders that are none."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -29,17 +31,19 @@ def graph_model(screen):
     return GraphPerturb(node_graph=graph, config=GraphConfig(max_epochs=2, width=8))
 
 
-def cell_model(screen):
+def cell_model(screen, mode="full"):
     vocab = GeneVocab.from_genes(
         dict.fromkeys([*screen.genes, *screen.perturbations.all_parts]), FAMILIES["scgpt"].specials
     )
     size = {"width": 16, "num_heads": 2, "num_layers": 1, "feed_forward": 16, "num_bins": None, "dropout": 0.0}
     config = FAMILIES["scgpt"].config.read(FAMILIES["scgpt"].sizes["tiny"].record() | size | ADAPTED, "tiny")
-    how = CellPerturbConfig(max_epochs=1, cells_per_profile=3, pool=7, value_scale=2.0, max_genes=20, device="cpu")
+    how = CellPerturbConfig(
+        max_epochs=1, cells_per_profile=3, pool=7, value_scale=2.0, max_genes=20, device="cpu", mode=mode
+    )
     return CellPerturb(model=new_model("scgpt", vocab, config), config=how)
 
 
-@pytest.mark.parametrize("make", [graph_model, cell_model])
+@pytest.mark.parametrize("make", [graph_model, cell_model, partial(cell_model, mode="lora")])
 def test_a_kept_model_answers_as_before(screen, tmp_path, make):
     method = make(screen)
     fitted = method.fit(whole_lesson(screen))
