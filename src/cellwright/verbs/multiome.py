@@ -215,12 +215,10 @@ class _Work:
 
     def done(self) -> MultiomeResult:
         """Train, embed, tell, score and write."""
-        from cellwright.data.write import check_place
         from cellwright.tasks.embed import embed_cells
         from cellwright.tasks.multiome import told_tokens, train_multiome
         from cellwright.train.run import open_run
 
-        check_place(self.folder)
         record = self.config.record() | {
             "task": "multiome",
             "model": {"source": self.base.report.source, "sha256": self.base.sha256()},
