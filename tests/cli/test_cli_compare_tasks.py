@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cli.command_line import SIZE, made_up_cells, made_up_model, refused, works, write
+from matplotlib.figure import Figure
 
 import cellwright
 from cellwright.baselines.integration import INTEGRATION_BASELINES
@@ -45,10 +46,11 @@ def quick_methods():
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """UMAP takes long to compile, scVI to train; folds and graph networks are not what is tested."""
+    """UMAP takes long to compile, scVI to train, figures to write; folds and graph networks are not what is tested."""
     patch = pytest.MonkeyPatch()
     for module in (integration_sections, multiome_record):
         patch.setattr(module, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+    patch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"<svg xmlns='http://www.w3.org/2000/svg'/>"))
     patch.delitem(INTEGRATION_BASELINES, "scvi")
     patch.setattr(finetuned_tasks, "PerturbOptions", quick_options)
     patch.setattr(finetuned_tasks, "PerturbConfig", quick_methods)
