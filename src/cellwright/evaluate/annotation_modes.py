@@ -66,7 +66,7 @@ def evaluate_modes(study: ModeStudy) -> Evaluation:
         ),
         sections=(
             worth_section(scores, differences),
-            runs_section(scores, floors=(FLOOR,)),
+            runs_section(scores, floors=(FLOOR,), weights="Weights are those of the best step."),
             classes_section(study, cells.truth_n[is_scored_n], is_scored_n),
         ),
         memory_gb=max(highest, default=None),

@@ -52,7 +52,12 @@ TRAINING = "the highest in training above what the process held before"
 
 
 def runs_section(
-    scores: ModeScores, *, floors: Sequence[str] = (), note: str = "", memory: str = TRAINING, lines: Sequence[str] = ()
+    scores: ModeScores,
+    *,
+    floors: Sequence[str] = (),
+    memory: str = TRAINING,
+    weights: str = "",
+    lines: Sequence[str] = (),
 ) -> Section:
     """Return every run, and what each way took.
 
@@ -60,10 +65,12 @@ def runs_section(
     ----------
     floors
         Names of rivals that are drawn beside those that ways are held against.
-    note, lines
-        What else there is to say, before the picture and behind it.
     memory
         What the memory of a run is.
+    weights
+        Which weights are kept, in a sentence.
+    lines
+        What else there is to say.
     """
     from cellwright.evaluate.mode_figures import runs_figure
 
@@ -90,13 +97,20 @@ def runs_section(
     ways = tuple(_way_row(mode, runs, score_by[mode]) for mode, runs in scores.runs.items())
     return Section(
         heading="Runs",
-        note=note,
         pictures=(picture,),
         lines=tuple(lines),
         tables={
-            "Ways of fine-tuning": Table(columns=columns, rows=ways, note=took),
-            "Every run": Table(columns=by_run, rows=tuple(every), note="Weights are those of the best step."),
+            "Ways of fine-tuning": _table(columns, ways, took),
+            "Every run": _table(by_run, every, weights),
         },
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[tuple[Entry, ...]], note: str) -> Table:
+    """Return a table without the columns that hold nothing."""
+    kept = [at for at in range(len(columns)) if any(row[at] is not None for row in rows)]
+    return Table(
+        columns=tuple(columns[at] for at in kept), rows=tuple(tuple(row[at] for at in kept) for row in rows), note=note
     )
 
 

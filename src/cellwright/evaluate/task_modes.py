@@ -190,11 +190,22 @@ def _kept(rival: Method, metrics: Sequence[str]) -> Method:
 
 
 def _summary(study: TaskModeStudy) -> list[str]:
-    """Return what the runs have to say: what all say once, the rest with the run's name."""
-    said = [(mode, run.seed, one.evaluation.summary) for mode, run, one in _each(study)]
-    shared = [line for line in said[0][2] if all(line in lines for _, _, lines in said)]
-    own = [f"{WORDS[mode][0]}, seed {seed}: {line}" for mode, seed, lines in said for line in lines]
-    return [*shared, *(text for text in own if text.partition(": ")[2] not in shared)]
+    """Return what the shown run has to say, and what every run has to say of the model that it trained."""
+    shown = study.scored[study.shown][0]
+    others = [line for line in shown.evaluation.summary if not _is_of(shown, line)]
+    said: dict[str, list[str]] = {}  # line -> runs that say it
+    for mode, run, one in _each(study):
+        for line in one.evaluation.summary:
+            if _is_of(one, line):
+                text = f"the fine-tuned model{line.removeprefix(one.main)}"
+                said.setdefault(text, []).append(f"{WORDS[mode][0]}, seed {run.seed}")
+    num = sum(map(len, study.runs.values()))
+    own = [text if len(runs) == num else f"{'; '.join(runs)}: {text}" for text, runs in said.items()]
+    return [*own, *others]
+
+
+def _is_of(one: RunScores, line: str) -> bool:
+    return line.startswith(f"{one.main} ")
 
 
 def _each(study: TaskModeStudy) -> list[tuple[str, ModeRun, RunScores]]:
