@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from cellwright.models import FAMILIES, load, new_model
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.perturb_graph import GraphConfig
 from cellwright.verbs import CompareOptions, PerturbConfig, PerturbOptions, ReadOptions, finetuned_tasks, mode_tasks
+from cellwright.verbs.comparing import config_of, configs_of
+from cellwright.verbs.mode_runs import USUAL
 from cellwright.vocab import GeneVocab
 
 QUIET = InferenceOptions(progress=False, device="cpu")
@@ -199,7 +202,7 @@ def test_one_seed_says_that_it_knows_nothing_of_others(compared, given, monkeypa
     """And finished runs are not made again."""
     folder = shutil.copytree(compared("perturb").folder, tmp_path / "copy")
     never(monkeypatch, "perturb")
-    found = compare(given, "perturb", folder, how=TWO.model_copy(update={"seeds": 1, "modes": None})).evaluation
+    found = compare(given, "perturb", folder, how=TWO.model_copy(update={"seeds": 1})).evaluation
     assert "no training seeds, since there is one" in found.interval_note
     way, (_, run) = found.methods[0], of_run(folder / "full" / "seed_0", "perturb")
     for metric, score in run.scores.items():  # the interval is that of the run itself
@@ -211,6 +214,14 @@ def never(monkeypatch, task):
         raise AssertionError("a finished run was made again")
 
     monkeypatch.setitem(mode_tasks._TASKS, task, replace(mode_tasks._TASKS[task], verb=verb))
+
+
+def test_the_usual_ways_are_those_that_the_task_has():
+    for task in ("annotate", *QUICK):
+        known = get_args(config_of(task).model_fields["mode"].annotation)
+        assert set(configs_of(None, [], task=task)) == set(USUAL) & set(known)
+    with pytest.raises(ValueError, match="perturb has no way 'blocks'; it has full"):
+        configs_of(("full", "blocks"), [], task="perturb")
 
 
 def test_finished_runs_give_the_same_record(copied, compared, given, monkeypatch):

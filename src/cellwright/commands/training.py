@@ -18,7 +18,7 @@ class FinetuneOptions(ModelOptions):
     """Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" = random
     cells."""
     mode: str = "full"
-    """full | lora | probe | scratch."""
+    """full | lora | probe | blocks | scratch."""
 
 
 def finetune_annotate(
@@ -138,7 +138,8 @@ class ComparingOptions(ModelOptions):
     task: str = "annotate"
     """What for: annotate | integrate (needs --tech-batch) | multiome | perturb."""
     modes: str | None = None
-    """Ways of fine-tuning, with commas between: probe | lora | full | scratch; unset = all that the task has."""
+    """Ways of fine-tuning, with commas between: probe | blocks | lora | full | scratch; unset = all that the task has,
+    but blocks."""
     seeds: int = 3
     """Training seeds of each way; the split is the same for all."""
     split_by: str | None = None

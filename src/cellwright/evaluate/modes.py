@@ -18,6 +18,7 @@ from cellwright.metrics import percentiles
 
 WORDS = {
     "probe": ("probe", "the network as it is, only what is new (a head, say) trained"),
+    "blocks": ("blocks", "some transformer blocks and what is new (a head, say)"),
     "lora": ("LoRA", "low-rank changes of attention and what is new (a head, say)"),
     "full": ("full", "all weights, begun from the pre-trained ones"),
     "scratch": ("from scratch", "all weights, newly drawn: what the same network learns without pre-training"),

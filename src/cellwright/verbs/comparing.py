@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from cellwright.config import Config, did_you_mean
 from cellwright.models import Model
 from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.mode_runs import CompareOptions, Mode
+from cellwright.verbs.mode_runs import USUAL, CompareOptions
 from cellwright.verbs.opening import ReadOptions, open_model
 from cellwright.verbs.training import publish
 
@@ -150,7 +150,7 @@ def config_of(task: str) -> type[Config]:
 
 
 def configs_of(modes: Sequence[str] | None, changes: Sequence[str], *, task: str = "annotate") -> dict[str, Config]:
-    """Return the options of each way (``None`` = all that the task has): those for all, then those for it alone.
+    """Return the options of each way (``None`` = the usual ones that the task has): those for all, then its own.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def configs_of(modes: Sequence[str] | None, changes: Sequence[str], *, task: str
     """
     kind = config_of(task)
     known = get_args(kind.model_fields["mode"].annotation)
-    modes = tuple(mode for mode in get_args(Mode) if mode in known) if modes is None else tuple(modes)
+    modes = tuple(mode for mode in USUAL if mode in known) if modes is None else tuple(modes)
     if strange := [mode for mode in modes if mode not in known]:
         raise ValueError(f"modes: {task} has no way {strange[0]!r}; it has {', '.join(known)}")
     return {mode: kind().override([*_changes_for(mode, changes, modes), f"mode={mode}"]) for mode in modes}

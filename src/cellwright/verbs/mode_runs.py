@@ -27,14 +27,19 @@ RECIPE, RUN, ANSWERS = "recipe.json", "run.json", "answers.npz"
 _UNNAMED = ("model.source", "contract.source", "train.accelerator", "train.devices", "train.log_every", "device")
 """Parts of a recipe that change nothing in a finished run."""
 
-Mode = Literal["probe", "lora", "full", "scratch"]
+Mode = Literal["probe", "blocks", "lora", "full", "scratch"]
+
+
+USUAL = ("probe", "lora", "full", "scratch")
+"""Ways that are compared unless others are asked for."""
 
 
 class CompareOptions(Config):
     """Which ways of fine-tuning are compared, how often each is trained, and which cells are held out."""
 
     modes: tuple[Mode, ...] | None = None
-    """Ways of fine-tuning, see `cellwright.tasks.finetuning.FinetuneConfig`; ``None`` = all that the task has."""
+    """Ways of fine-tuning, see `cellwright.tasks.finetuning.FinetuneConfig`; ``None`` = probe, lora, full and scratch,
+    as far as the task has them."""
     seeds: int = Field(3, ge=1)
     """Training seeds of each way: from that of the configuration on. The split is the same for all."""
     split_by: str | None = None
