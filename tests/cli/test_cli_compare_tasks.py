@@ -247,6 +247,26 @@ def test_a_run_that_was_cut_short_is_made_again(copied, given, monkeypatch):
     assert made == [copied / "scratch" / "seed_1"]
 
 
+def test_an_error_leaves_finished_runs(given, tmp_path, monkeypatch):
+    def verb(asked):
+        if "mode=scratch" in asked.changes:
+            raise ValueError("no such weights")
+        return finetuned_tasks.finetune_perturb(asked)
+
+    monkeypatch.setitem(mode_tasks._TASKS, "perturb", replace(mode_tasks._TASKS["perturb"], verb=verb))
+    with pytest.raises(ValueError, match="no such weights"):
+        compare(given, "perturb", tmp_path / "out")
+    assert [path.parent.name for path in (tmp_path / "out").rglob("run.json")] == ["seed_0"]
+
+
+def test_there_must_be_something_to_score_by(given, tmp_path):
+    cells = make_multimodal(60, 40, num_proteins=2, num_peaks=20)
+    cells = cells[:, cells.var["feature_types"] != "Antibody Capture"].copy()
+    with pytest.raises(ValueError, match="nothing to score ways by: neither labels"):
+        compare({"multiome": (cells, given["multiome"][1])}, "multiome", tmp_path / "out", label=None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_of_another_recipe_or_of_other_cells_are_refused(copied, compared, given):
     with pytest.raises(ValueError, match=r"full.seed_0 was made with batch_size = 16, not 8; choose another folder"):
         compare(given, "integrate", copied, changes=["batch_size=8"])

@@ -16,7 +16,7 @@ from cellwright.verbs.labelled import (
     baselines_on,
     labelled_cells,
 )
-from cellwright.verbs.mode_runs import MadeRun, ModeRuns
+from cellwright.verbs.mode_runs import WORTH_KEEPING, MadeRun, ModeRuns
 from cellwright.verbs.training import removed_if_futile
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def compare_annotators(asked: ModeAsk) -> tuple[Evaluation, dict[str, tuple[Mode
     job = _Job(asked, cells, cells_sha256(cells.source))
     made = job.runs()
     made.check_folder()
-    with removed_if_futile(asked.folder):
+    with removed_if_futile(asked.folder, WORTH_KEEPING):
         runs = made.all(job.record())
     start = time.perf_counter()
     baselines = baselines_on(cells)

@@ -24,12 +24,22 @@ if TYPE_CHECKING:
     from cellwright.evaluate.modes import ModeRun
 
 RECIPE, RUN, ANSWERS = "recipe.json", "run.json", "answers.npz"
-_UNNAMED = ("model.source", "contract.source", "train.accelerator", "train.devices", "train.log_every", "device")
+_UNNAMED = (
+    "model.source",
+    "contract.source",
+    "train.accelerator",
+    "train.devices",
+    "train.log_every",
+    "device",
+    "read.backed",
+)
 """Parts of a recipe that change nothing in a finished run."""
 
 Mode = Literal["probe", "blocks", "lora", "full", "scratch"]
 
 
+WORTH_KEEPING = ("**/checkpoints", f"*/*/{RUN}")
+"""What a comparison's folder holds when it is not taken away after an error: a training under way, a finished run."""
 USUAL = ("probe", "lora", "full", "scratch")
 """Ways that are compared unless others are asked for."""
 

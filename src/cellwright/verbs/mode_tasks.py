@@ -16,7 +16,7 @@ import numpy as np
 from cellwright.verbs.finetuned_tasks import finetune_integrate, finetune_multiome, finetune_perturb, screen_options
 from cellwright.verbs.finetuning import FinetuneAsk, FinetuneResult
 from cellwright.verbs.mode_annotators import facts_of
-from cellwright.verbs.mode_runs import MadeRun, ModeRuns
+from cellwright.verbs.mode_runs import WORTH_KEEPING, MadeRun, ModeRuns
 from cellwright.verbs.multiome_record import HELD_OUT
 from cellwright.verbs.training import removed_if_futile
 
@@ -37,9 +37,9 @@ def compare_verb(asked: ModeAsk) -> tuple[Evaluation, dict[str, tuple[ModeRun, .
 
     job = _Job(asked, _TASKS[asked.task])
     job.check()
-    made = job.runs(job.task.data_sha256(job.asked_of(asked.folder, asked.modes[0], job.first_seed(asked.modes[0]))))
+    made = job.runs(job.task.look(job.asked_of(asked.folder, asked.modes[0], job.first_seed(asked.modes[0]))))
     made.check_folder()
-    with removed_if_futile(asked.folder):
+    with removed_if_futile(asked.folder, WORTH_KEEPING):
         runs = made.all(asked.record() | job.shared() | {"task": asked.task})
     scored = {mode: tuple(job.scores(made.place(mode, one.seed), one) for one in those) for mode, those in runs.items()}
     study = TaskModeStudy(
@@ -56,8 +56,8 @@ class _VerbTask:
     """What a task must say for its ways to be compared."""
 
     verb: Callable[[FinetuneAsk], FinetuneResult]
-    data_sha256: Callable[[FinetuneAsk], str]
-    """Hash of all that runs read of the cells."""
+    look: Callable[[FinetuneAsk], str]
+    """Looks at the cells before anything is trained, and returns a hash of all that runs read of them."""
     seed: str = "train.seed"
     """Field of its options that is the training seed."""
     main: str | None = None
@@ -144,7 +144,7 @@ class _Job:
         """Let the verb make a run, and keep its scores on resamples."""
         done = self.task.verb(self.asked_of(place, mode, seed))
         if done.evaluation is None:
-            raise ValueError("there is nothing to score ways by: neither labels (label, --label) nor proteins")
+            raise ValueError("too few held-out cells have proteins to score ways by; name a label (label, --label)")
         main = self._main(done.evaluation)
         facts = {} if done.fit is None else facts_of(done.fit) | {"seconds": done.fit.seconds}
         trained = next(method for method in done.evaluation.methods if method.name == main)
@@ -180,24 +180,26 @@ class _Job:
         return self.task.main or evaluation.methods[0].name
 
 
-def _integrate_sha256(asked: FinetuneAsk) -> str:
+def _look_at_batches(asked: FinetuneAsk) -> str:
     from cellwright.data.cells import open_cells
 
     source = open_cells(asked.adata, asked.model.vocab, accepts=asked.model.family.accepts, **asked.read.of_matrix())
     return _sha256(source, (asked.read.tech_batch, asked.label))
 
 
-def _multiome_sha256(asked: FinetuneAsk) -> str:
+def _look_at_modalities(asked: FinetuneAsk) -> str:
     from cellwright.data.multimodal import feature_tokens, open_multimodal, read_studies
 
     studies = read_studies(asked.adata, None)
     vocab = asked.model.vocab.extended(feature_tokens(studies, None))
     reading = {"layer": asked.read.layer, "assume": asked.read.assume, "genes": asked.read.genes}
     data = open_multimodal(studies, vocab, accepts=("raw",), **reading)
+    if asked.label is None and "protein" not in data.modalities:
+        raise ValueError("there is nothing to score ways by: neither labels (label, --label) nor proteins")
     return _sha256(data.cells, (asked.read.tech_batch, asked.label, asked.split_by))
 
 
-def _perturb_sha256(asked: FinetuneAsk) -> str:
+def _look_at_screen(asked: FinetuneAsk) -> str:
     from cellwright.evaluate.perturbation_report import screen_sha256
     from cellwright.tasks.screen import open_screen
 
@@ -221,9 +223,9 @@ def _sha256(cells: Any, columns: tuple[str | None, ...]) -> str:
 
 
 _TASKS: dict[str, _VerbTask] = {
-    "integrate": _VerbTask(verb=finetune_integrate, data_sha256=_integrate_sha256),
+    "integrate": _VerbTask(verb=finetune_integrate, look=_look_at_batches),
     "multiome": _VerbTask(
-        verb=finetune_multiome, data_sha256=_multiome_sha256, has_groups=True, asides={HELD_OUT: "proteins"}
+        verb=finetune_multiome, look=_look_at_modalities, has_groups=True, asides={HELD_OUT: "proteins"}
     ),
-    "perturb": _VerbTask(verb=finetune_perturb, data_sha256=_perturb_sha256, seed="seed", main="cells"),
+    "perturb": _VerbTask(verb=finetune_perturb, look=_look_at_screen, seed="seed", main="cells"),
 }
