@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +94,7 @@ class CellPerturb:
 
     def fit(self, lesson: Lesson) -> FittedCells:
         """Learn a lesson. The same lesson and seed give the same model on one machine."""
-        lesson = lesson if self.config.seed is None else replace(lesson, seed=self.config.seed)
+        lesson = lesson.trained_by(self.config.seed)
         tuned = self.model.fresh(lesson.seed) if self.config.mode == "scratch" else self.model.copy()
         if self.config.mode == "scratch":
             begin_unchanged(tuned.network)
