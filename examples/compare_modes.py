@@ -8,6 +8,10 @@ Without arguments, every fourth of the shipped sorted blood cells (Zheng et al. 
 pre-trained on the spot, since no published weights ship. The same on the command line:
 
     cellwright finetune compare path/to/scGPT_human labelled.h5ad --label cell_type --seeds 3 -o runs/ways
+
+Other tasks are compared in the same way; the second example here is integration of sequencing batches:
+
+    python examples/compare_modes.py --task integrate --data cells.h5ad --tech-batch batch --label cell_type
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="official scGPT folder, or a cellwright model (default: make one)")
     parser.add_argument("--data", type=Path, help="labelled cells, .h5ad (default: shipped cells)")
+    parser.add_argument("--task", choices=("annotate", "integrate"), default="annotate", help="what is fine-tuned for")
+    parser.add_argument("--tech-batch", help="integrate: column of obs with the sequencing batches, in --data")
     parser.add_argument("--label", default="cell_type_coarse", help="column of obs with the cell types")
     parser.add_argument("--modes", nargs="+", default=["probe", "lora", "full", "scratch"], help="ways of fine-tuning")
     parser.add_argument("--seeds", type=int, default=2, help="training seeds of each way")
@@ -41,13 +47,18 @@ def main(argv: list[str] | None = None) -> None:
         model = cellwright.pretrain(adata, out=given.out / "pretrained", changes=changes).model
 
     # One split for all. A change can be for one way alone: what little a probe trains wants a higher rate.
+    changes = [f"train.max_epochs={given.epochs}", "optim.lr=0.001"]
+    changes += ["probe:optim.lr=0.01"] * ("probe" in given.modes)
+    changes += ["class_weight=balanced"] if given.task == "annotate" else ["num_genes=600"]
     result = cellwright.compare_modes(
         adata,
         model,
+        task=given.task,
         label=given.label,
         out=given.out / "ways",
         how=cellwright.CompareOptions(modes=tuple(given.modes), seeds=given.seeds),
-        changes=[f"train.max_epochs={given.epochs}", "optim.lr=0.001", "probe:optim.lr=0.01", "class_weight=balanced"],
+        changes=changes,
+        read=cellwright.ReadOptions(tech_batch=given.tech_batch),
         run=cellwright.InferenceOptions(progress=False),
     )
     print(table_text(result.evaluation))

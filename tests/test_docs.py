@@ -147,7 +147,8 @@ def parse(command, words: list[str], *, is_whole: bool) -> None:
     elif path == ["finetune", "annotate"]:
         AnnotateConfig().override([f"mode={options['mode']}", *changes])
     elif path == ["finetune", "compare"]:
-        configs_of(CompareOptions(modes=options["modes"].split(",")).modes, changes)
+        modes = None if options["modes"] is None else options["modes"].split(",")
+        configs_of(CompareOptions(modes=modes).modes, changes, task=options["task"])
     elif path == ["integrate"] and options["mode"] != "zero_shot":
         IntegrateConfig().override([f"mode={options['mode']}", *changes])
 

@@ -55,7 +55,7 @@ def test_every_run_is_a_model_of_its_way_on_one_split(compared, cells, model):
             found = cellwright.annotate(cells, folder, run=QUIET)
             held_out = np.flatnonzero(cells.obs["donor"].isin(recipe["split"]["groups"]["test"]))
             run = compared.runs[mode][seed]
-            assert np.allclose(found.prob_nk[held_out], run.prob_nk, atol=1e-6)
+            assert np.allclose(found.prob_nk[held_out], run.answers["prob_nk"], atol=1e-6)
     assert len(splits) == 1
 
 
@@ -199,7 +199,7 @@ def test_the_command_says_what_came_out(official, cells, tmp_path):
     said = works("finetune", "compare", official, path, "-o", tmp_path / "out", *words)
     assert "scGPT, probe" in said
     assert "majority" in said
-    assert f"models: {tmp_path / 'out'}" in said
+    assert f"runs: {tmp_path / 'out'}" in said
     probe, full = (
         json.loads((tmp_path / "out" / mode / "seed_0" / "recipe.json").read_text()) for mode in ("probe", "full")
     )

@@ -248,7 +248,7 @@ def test_training_cells_are_not_held_out(mulan, train, held, tmp_path):
     refused(tmp_path, *words, few, *label, says=["no type can be scored", "too few held-out cells: 8"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    refused(tmp_path, *words, held, *label[:-1], tmp_path / "full", says=["exists and is not an empty folder"])
+    refused(tmp_path, *words, held, *label[:-1], tmp_path / "full", says=["holds files; choose a folder"])
 
 
 def test_a_model_that_makes_no_cells_is_refused(official, train, held, tmp_path):

@@ -71,6 +71,10 @@ def test_zero_shot_without_labels(own, data, tmp_path):
         (["--tech-batch", "tech_batch", "--mode", "full", "--set", "num_gene=30"], "did you mean 'num_genes'"),
         (["--tech-batch", "tech_batch", "--mode", "full", "--set", "weights.domains=1"], "there are masked_value"),
         (["--tech-batch", "tech_batch", "--mode", "full", "--set", "train.keep=best"], "easy to tell apart"),
+        (
+            ["--tech-batch", "tech_batch", "--mode", "full", "--set", "weights.value_gate=0"],
+            "weights.value_gate: no such term; there are masked_value, zero_gate, cell_value, cell_zero_gate",
+        ),
         (["--tech-batch", "tech_batch", "--label", "cell_type", "--unlabelled", "no"], "no cell has 'no'"),
         (["--tech-batch", "tech_batch", "--baselines", "harmonie"], "did you mean 'harmony'"),
     ],

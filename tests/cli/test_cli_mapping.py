@@ -109,7 +109,7 @@ def test_a_mapping_is_scored_beside_baselines(own, data, tmp_path, monkeypatch):
     report = (tmp_path / "scores" / "report.html").read_text()
     assert "Outside the reference" in report
     assert "taken out" in report
-    refused(tmp_path, *words, "-o", tmp_path / "scores", says=["is not an empty folder"])
+    refused(tmp_path, *words, "-o", tmp_path / "scores", says=["holds files; choose a folder"])
     words[5:7] = ["--label", "celltype"]
     refused(tmp_path, *words, "-o", tmp_path / "new", says=["celltype"])
     with pytest.raises(ValueError, match="mapping needs the labelled cells of a reference"):

@@ -138,8 +138,8 @@ def test_convert_there_and_back_is_exact(official, tmp_path):
 def test_convert_refuses_what_it_would_spoil(official, data, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    refused(tmp_path, "convert", official, tmp_path / "full", says=["full exists and is not an empty folder"])
-    refused(tmp_path, "convert", official, tmp_path / "full" / "notes.txt", says=["is not an empty folder"])
+    refused(tmp_path, "convert", official, tmp_path / "full", says=["full holds files; choose a folder"])
+    refused(tmp_path, "convert", official, tmp_path / "full" / "notes.txt", says=["notes.txt is a file; choose"])
     refused(tmp_path, "convert", official, tmp_path / "full" / "notes.txt" / "x", says=["is a file, not a folder"])
     refused(tmp_path, "convert", official, tmp_path / "out", "--to", "relesed", says=["to = 'relesed'", "released"])
     refused(tmp_path, "convert", data, tmp_path / "out", says=["is not a model"])

@@ -68,7 +68,7 @@ def test_the_defaults_are_the_published_recipe():
     head = ClassHead(16, 3, kind="domain")
     objective = integration_objective(made.model.network, head, config)
     assert {name: weight for name, (weight, _) in objective.terms.items()} == {
-        "masked_value": 1, "value_gate": 1, "cell_value": 1, "cell_value_gate": 1, "similarity": 10, "domain": 1,
+        "masked_value": 1, "zero_gate": 1, "cell_value": 1, "cell_zero_gate": 1, "similarity": 10, "domain": 1,
     }  # fmt: skip
     assert objective.view.fraction == 0.4
     assert objective.terms["similarity"][1].threshold == 0.8

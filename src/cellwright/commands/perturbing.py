@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellwright.commands.saying import say
+from cellwright.tasks.inference import InferenceOptions, RunOptions
 from cellwright.tasks.screen import ScreenOptions
 from cellwright.verbs import ModelOptions
 from cellwright.verbs.perturbing import PerturbConfig, PerturbOptions
@@ -30,6 +31,7 @@ def perturb(
     vectors: VectorOptions,
     screen: ScreenOptions,
     how: PerturbOptions,
+    run: RunOptions,
 ) -> None:
     """Predict held-out perturbations with trained models and every baseline, and write scores and a report to OUT.
 
@@ -48,7 +50,6 @@ def perturb(
     """
     from cellwright import verbs
 
-    config = PerturbConfig().override(set_ or [])
     result = verbs.perturb(
         data,
         options=how,
@@ -57,7 +58,8 @@ def perturb(
         model=None if vectors.model is None else verbs.open_model(vectors.model, vectors.vocab, key=vectors.key),
         embedding=vectors.embedding,
         predict=predict or [],
-        config=config,
+        config=_config(set_, run),
+        run=InferenceOptions(**run.record(), seed=how.seed),
     )
     result.save(out)
     say([*result.screen.contract.lines()[:1], *result.lines(), f"wrote {out}"])
@@ -73,6 +75,7 @@ def reverse_perturb(
     vectors: VectorOptions,
     screen: ScreenOptions,
     how: ReverseOptions,
+    run: RunOptions,
 ) -> None:
     """Rank perturbations by how near they bring cells to a wanted state, test that on held-out ones, write to OUT.
 
@@ -99,10 +102,16 @@ def reverse_perturb(
         gene_sets=gene_sets,
         model=None if vectors.model is None else verbs.open_model(vectors.model, vectors.vocab, key=vectors.key),
         embedding=vectors.embedding,
-        config=PerturbConfig().override(set_ or []),
+        config=_config(set_, run),
+        run=InferenceOptions(**run.record(), seed=how.seed),
     )
     result.save(out)
     say([*result.screen.contract.lines()[:1], *result.lines(), f"wrote {out}"])
+
+
+def _config(changes: list[str] | None, run: RunOptions) -> PerturbConfig:
+    """Return how methods are trained: where the model is run, unless that is changed by itself."""
+    return PerturbConfig().override([f"cells.device={run.device}", *(changes or [])])
 
 
 def predict_perturbation(model: Path, *, out: Path, predict: list[str], device: str = "auto") -> None:

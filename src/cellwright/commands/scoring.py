@@ -10,7 +10,7 @@ from cellwright.commands.saying import say
 from cellwright.commands.using import listed
 from cellwright.config import Config
 from cellwright.tasks.generate import GenerateConfig
-from cellwright.tasks.inference import InferenceOptions
+from cellwright.tasks.inference import InferenceOptions, MachineOptions
 from cellwright.tasks.mapping import IndexConfig
 from cellwright.verbs import ModelOptions, ReadOptions, ScoreConfig
 
@@ -58,7 +58,7 @@ def number(word: str, option: str) -> float:
         raise ValueError(f"{option}: {word!r} is no number") from None
 
 
-class MadeOptions(ModelOptions):
+class MadeOptions(ModelOptions, MachineOptions):
     """What is made, and what it is held against."""
 
     made: str | None = None
@@ -75,12 +75,10 @@ class MadeOptions(ModelOptions):
     """Most held-out cells of a type that are compared with."""
     num_resamples: int = ScoreConfig.model_fields["num_resamples"].default
     """Bootstrap resamples of each interval."""
-    device: str = "auto"
-    """Where to run: auto | cpu | cuda | cuda:N | mps."""
 
     def scoring(self) -> dict[str, object]:
         """Return the options that are `ScoreConfig`'s too."""
-        kept = self.model_dump(exclude={"made", "words", "key", "vocab", "device"})
+        kept = self.model_dump(include={"category", "group", "max_genes", "num_real", "num_resamples"})
         return kept | {"words": pairs(self.words, "--words") if self.words else {}}
 
 
@@ -200,7 +198,8 @@ def evaluate_generate(
         "reading": read.record(),
     }
     config = ScoreConfig.read(asked, "bad option")
-    opened, run = verbs.open_model(model, what.vocab, key=what.key), InferenceOptions(device=what.device)
+    opened = verbs.open_model(model, what.vocab, key=what.key)
+    run = InferenceOptions(**what.model_dump(include=set(MachineOptions.model_fields)))
     result = verbs.score(
         heldout, opened, task="generate", label=label, out=out, train=train, made=what.made, config=config, run=run
     )

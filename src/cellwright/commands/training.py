@@ -133,42 +133,46 @@ finetune_perturb = _for_task(
 
 
 class ComparingOptions(ModelOptions):
-    """What a model is fine-tuned from, in which ways, how often."""
+    """What a model is fine-tuned from and for, in which ways, how often."""
 
-    modes: str = "probe,lora,full,scratch"
-    """Ways of fine-tuning, with commas between: probe | blocks | lora | full | scratch."""
+    task: str = "annotate"
+    """What for: annotate | integrate (needs --tech-batch) | multiome | perturb."""
+    modes: str | None = None
+    """Ways of fine-tuning, with commas between: probe | blocks | lora | full | scratch; unset = all that the task has,
+    but blocks."""
     seeds: int = 3
     """Training seeds of each way; the split is the same for all."""
     split_by: str | None = None
-    """Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" = random
-    cells."""
+    """annotate, multiome: column of obs whose groups are held out whole (donor, study); unset = found by name for
+    annotate, else cells. "cells" = random cells."""
     held_out: str | None = None
-    """Names of the groups of --split-by to hold out, with commas between; unset = drawn."""
+    """annotate: names of the groups of --split-by to hold out, with commas between; unset = drawn."""
 
 
 def finetune_compare(
     model: str,
     data: Path,
     *,
-    label: str,
+    label: str | None = None,
     out: Path,
     set_: list[str] | None = None,
     how: ComparingOptions,
     read: ReadOptions,
     run: InferenceOptions,
 ) -> None:
-    """Fine-tune a model in several ways with several seeds, and score all on the same held-out cells beside baselines.
+    """Fine-tune a model for a task in several ways with several seeds, and score all on the same data beside baselines.
 
     Parameters
     ----------
     model
         Official checkpoint folder or file, cellwright checkpoint or run folder, or the name of a shipped model.
     data
-        Labelled cells: .h5ad, 10x .h5 or matrix folder, .zarr.
+        Cells: .h5ad, 10x .h5 or matrix folder, .zarr.
     label
-        Column of obs with the cell types.
+        Column of obs with the cell types (annotate: needed; integrate, multiome: for scores alone), or with what was
+        done to each cell (perturb; unset = found by its name).
     out
-        Folder for the runs, each of which is a model, and the report. Runs that are finished there are not made again.
+        Folder for the runs, as "finetune" leaves them, and the report. Runs that are finished there are not made again.
     set
         Change any option, for instance --set train.max_epochs=3; for one way alone with its name before, as in
         --set probe:optim.lr=0.01; may be repeated.
@@ -176,16 +180,17 @@ def finetune_compare(
     from cellwright import verbs
     from cellwright.evaluate.report import table_text
 
-    chosen = {"modes": listed(how.modes, "--modes"), "seeds": how.seeds, "split_by": how.split_by}
+    chosen: dict[str, object] = {"seeds": how.seeds, "split_by": how.split_by}
+    chosen["modes"] = None if how.modes is None else listed(how.modes, "--modes")
     chosen["held_out"] = listed(how.held_out or "", "--held-out")
     options = verbs.CompareOptions.read(chosen, "bad option")
     opened = verbs.open_model(model, how.vocab, key=how.key)
     result = verbs.compare_modes(
-        data, opened, label=label, out=out, how=options, changes=set_ or [], read=read, run=run
+        data, opened, task=how.task, label=label, out=out, how=options, changes=set_ or [], read=read, run=run
     )
     evaluation = result.evaluation
     warnings = [line for part in evaluation.contracts for line in part.lines if line.startswith("warning: ")]
-    say(["", table_text(evaluation), "", evaluation.headline, *warnings, f"report: {result.report}", f"models: {out}"])
+    say(["", table_text(evaluation), "", evaluation.headline, *warnings, f"report: {result.report}", f"runs: {out}"])
 
 
 def pretrain(

@@ -107,6 +107,9 @@ class Evaluation(Config):
     """How the intervals were made: what was resampled, how often, which level."""
     classes: tuple[str, ...] = ()
     cells: Cells = Field(default_factory=Cells, exclude=True)
+    draws: dict[str, dict[str, np.ndarray]] = Field({}, exclude=True, repr=False)
+    """Method -> metric -> its score on every resample, float ``[r]``, the same resamples for all methods: for whoever
+    puts several evaluations of the same cells together. Not written; a score without an interval has none."""
     cells_method: str = ""
     """Name of the method whose predictions the cells carry."""
     contracts: tuple[Section, ...] = ()

@@ -116,6 +116,7 @@ def evaluate_integration(study: IntegrationStudy) -> Evaluation:
             "embeddings, neighbourhoods and clusters stay as they are, so the intervals speak of other cells, not of "
             "another training"
         ),
+        draws={name: found.draws for name, found in scores.items()},
         contracts=(Section(heading="Data", lines=tuple(study.source.contract.lines())),),
         curves=tuple(curve_of(name, stage, fit) for name, (stage, fit) in study.fits.items()),
         sections=sections,

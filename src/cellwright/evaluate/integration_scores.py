@@ -48,6 +48,11 @@ class EmbeddingScores:
     resolution: float | None
     """Of the clusters, where one was looked for."""
 
+    @property
+    def draws(self) -> dict[str, np.ndarray]:
+        """The resampled scores that intervals are made of."""
+        return {name: value_r for name, value_r in self.resampled.items() if name != "pcr_comparison"}
+
     def score(self, name: str) -> Score:
         """Return a score with its interval, which holds the score itself; shares of variance have none.
 
@@ -55,9 +60,9 @@ class EmbeddingScores:
         lies beside its value.
         """
         value = self.value[name]
-        if name == "pcr_comparison":
+        if name not in self.draws:
             return Score(value=value)
-        low, high = percentiles(self.resampled[name])
+        low, high = percentiles(self.draws[name])
         return Score(value=value, low=min(low, value), high=max(high, value))
 
 

@@ -1,93 +1,18 @@
-"""Sections of a report on ways of fine-tuning: what pre-training was worth, every run, every class."""
+"""Sections of a report on ways of fine-tuning, whatever for: what pre-training was worth, and every run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from cellwright.evaluate.annotation import PRIMARY, Contender
-from cellwright.evaluate.measures import measures_of
+from cellwright.evaluate.modes import MOST_RIVALS, WORDS, ModeRun, ModeScores, worth_of, worth_words
 from cellwright.evaluate.parts import Difference, Entry, Picture, Section, Table
-from cellwright.evaluate.study import AnnotationStudy
-from cellwright.metrics import METRICS, per_class
-
-WORDS = {
-    "probe": ("probe", "the network as it is, only the class head trained"),
-    "blocks": ("blocks", "some transformer blocks and the class head"),
-    "lora": ("LoRA", "low-rank changes of attention and the class head"),
-    "full": ("full", "all weights, begun from the pre-trained ones"),
-    "scratch": ("from scratch", "all weights, newly drawn: what the same network learns without pre-training"),
-}
-"""Mode -> its name and what is trained."""
-WORTH = (("full", "scratch"), ("lora", "scratch"), ("probe", "scratch"), ("full", "lora"), ("full", "probe"))
-"""Differences that are told, the worth of pre-training first."""
-FLOOR = "majority"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModeRun:
-    """One training run and its answers for the held-out cells."""
-
-    mode: str
-    seed: int
-    prob_nk: np.ndarray
-    seconds: float
-    """Wall time of training."""
-    trained_parameters: int
-    num_parameters: int
-    num_steps: int
-    best_step: int | None
-    best_loss: float | None
-    """Lowest validation loss."""
-    peak_memory_gb: float | None
-    """Memory that training took."""
-    highest_memory_gb: float | None
-    """The same with what the process held before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModeStudy:
-    """Runs and baselines that answered for the same cells."""
-
-    family: str
-    """Title of the model's family, for the methods' names."""
-    runs: Mapping[str, Sequence[ModeRun]]
-    """Mode -> its runs, in the order of seeds; the same seeds in every mode."""
-    baselines: Sequence[Contender]
-    cells: AnnotationStudy
-    """Where, what, with whose drawn answers; its contenders are not scored here."""
-
-    def name(self, mode: str) -> str:
-        """Return the method's name of a mode."""
-        return mode_name(self.family, mode)
-
-
-def mode_name(family: str, mode: str) -> str:
-    """Return the name of a way of fine-tuning a family's model."""
-    return f"{family}, {WORDS[mode][0]}"
-
-
-def worth_of(study: ModeStudy, differences: Sequence[Difference]) -> Difference | None:
-    """Return full - scratch, where both were run."""
-    pair = {"full", "scratch"}
-    if not pair <= set(study.runs):
-        return None
-    names = study.name("full"), study.name("scratch")
-    return next(found for found in differences if (found.method, found.other) == names)
-
-
-def worth_words(worth: Difference) -> str:
-    """Say what pre-training was worth, and whether these cells and seeds settle it."""
-    is_settled = worth.low > 0 or worth.high < 0
-    end = "which excludes zero" if is_settled else "so these cells and seeds do not settle it"
-    return f"Pre-training was worth {worth.value:+.3f} [{worth.low:+.3f}, {worth.high:+.3f}] (full - scratch), {end}."
-
-
-def worth_section(study: ModeStudy, differences: Sequence[Difference]) -> Section:
-    """Return the differences between ways, and of ways and baselines."""
-    names = {study.name(mode): WORDS[mode][0] for mode in study.runs}
+def worth_section(scores: ModeScores, differences: Sequence[Difference]) -> Section:
+    """Return the differences between ways, and of ways and rivals."""
+    names = {scores.name(mode): WORDS[mode][0] for mode in scores.runs}
     rows: list[tuple[Entry, ...]] = [
         (f"{names[found.method]} - {names[found.other]}", found.value, found.low, found.high, _settled(found))
         for found in differences
@@ -98,93 +23,111 @@ def worth_section(study: ModeStudy, differences: Sequence[Difference]) -> Sectio
         for found in differences
         if found.other not in names
     ]
-    columns = ("difference", _label(), "low", "high", "settled by these cells and seeds")
+    columns = ("difference", scores.measure.label, "low", "high", f"settled by these {_drawn(scores)}")
     tables = {"Between ways": Table(columns=columns, rows=tuple(rows))} if rows else {}
     if rivals:
-        tables["Against baselines"] = Table(columns=columns, rows=tuple(rivals))
-    worth = worth_of(study, differences)
-    note = "" if worth is None else f"{worth_words(worth)} "
+        num = sum(rival.bound is None for rival in scores.rivals)
+        note = f"The best {MOST_RIVALS} of the {num} that stand beside the ways." if num > MOST_RIVALS else ""
+        tables["Against baselines"] = Table(columns=columns, rows=tuple(rivals), note=note)
+    worth = worth_of(scores, differences)
+    said = "" if worth is None else f"{worth_words(worth)} "
+    paired = "" if scores.num_runs == 1 else ", runs of one seed beside each other"
     return Section(
         heading="What pre-training is worth",
-        note=f"{note}Differences are of the mean over seeds, on the same cells, runs of one seed beside each other.",
+        note=f"{said}Differences are of the mean over seeds, on the same {scores.unit}{paired}.",
         tables=tables,
     )
 
 
-def _label() -> str:
-    return measures_of([PRIMARY])[PRIMARY].label
+def _drawn(scores: ModeScores) -> str:
+    return f"{scores.unit} and seeds" if scores.num_runs > 1 else scores.unit
 
 
 def _settled(found: Difference) -> str:
     return "no" if found.low <= 0 <= found.high else "yes"
 
 
-def runs_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray) -> Section:
-    """Return every run, and what each way took."""
+TRAINING = "the highest in training above what the process held before"
+"""What memory is, where it is that of training alone."""
+
+
+def runs_section(
+    scores: ModeScores,
+    *,
+    floors: Sequence[str] = (),
+    memory: str = TRAINING,
+    weights: str = "",
+    lines: Sequence[str] = (),
+) -> Section:
+    """Return every run, and what each way took.
+
+    Parameters
+    ----------
+    floors
+        Names of rivals that are drawn beside those that ways are held against.
+    memory
+        What the memory of a run is.
+    weights
+        Which weights are kept, in a sentence.
+    lines
+        What else there is to say.
+    """
     from cellwright.evaluate.mode_figures import runs_figure
 
-    score_by = {
-        mode: [METRICS[PRIMARY].function(truth_n, run.prob_nk[is_scored_n].argmax(1)) for run in runs]
-        for mode, runs in study.runs.items()
-    }
-    lines = {
-        baseline.name: METRICS[PRIMARY].function(truth_n, baseline.prob_nk[is_scored_n].argmax(1))
-        for baseline in study.baselines
-    }
-    shown = {WORDS[mode][0]: scores for mode, scores in score_by.items()}
+    label, primary = scores.measure.label, scores.primary
+    score_by = {mode: scores.by_run[mode][primary] for mode in scores.runs}
+    shown = [rival for rival in scores.rivals if rival in scores.competing() or rival.name in floors]
+    reached = {rival.name: rival.scores[primary].value for rival in shown}
     picture = Picture(
         name="runs",
         alt="Score of every run by way of fine-tuning, and baselines as lines; the numbers are in the table below",
-        svg=runs_figure(shown, lines, _label()),
+        svg=runs_figure({WORDS[mode][0]: list(values) for mode, values in score_by.items()}, reached, label),
     )
-    ways: list[tuple[Entry, ...]] = []
-    for mode, runs in study.runs.items():
-        scores, seconds = score_by[mode], [run.seconds for run in runs]
-        memory = [mb for run in runs if (mb := _megabytes(run)) is not None]
-        share = runs[0].trained_parameters / runs[0].num_parameters
-        row = (float(np.mean(scores)), min(scores), max(scores), runs[0].trained_parameters, share)
-        row += (round(float(np.mean(seconds)), 1), round(float(np.median(memory))) if memory else None)
-        ways.append((WORDS[mode][0], *row))
     every: list[tuple[Entry, ...]] = [
         (WORDS[mode][0], run.seed, score, run.best_loss, run.best_step, run.num_steps, run.seconds, _megabytes(run))
-        for mode, runs in study.runs.items()
+        for mode, runs in scores.runs.items()
         for run, score in zip(runs, score_by[mode], strict=True)
     ]
-    memory_note = (
-        "Seconds are the mean, memory is the median of the runs: the highest in training above what the process held "
-        "before. The first run of all loads libraries too. A dash = not measured here."
+    took = (
+        f"Seconds are the mean, memory is the median of the runs: {memory}. The first run of all loads libraries too. "
+        "A dash = not measured here."
     )
-    columns = ("way", f"mean {_label()}", "lowest", "highest", "trained parameters", "share of all", "seconds", "MB")
-    by_run = ("way", "seed", _label(), "validation loss", "best step", "steps", "seconds", "MB")
+    columns = ("way", f"mean {label}", "lowest", "highest", "trained parameters", "share of all", "seconds", "MB")
+    by_run = ("way", "seed", label, "validation loss", "best step", "steps", "seconds", "MB")
+    ways = tuple(_way_row(mode, runs, score_by[mode]) for mode, runs in scores.runs.items())
     return Section(
         heading="Runs",
         pictures=(picture,),
+        lines=tuple(lines),
         tables={
-            "Ways of fine-tuning": Table(columns=columns, rows=tuple(ways), note=memory_note),
-            "Every run": Table(columns=by_run, rows=tuple(every), note="Weights are those of the best step."),
+            "Ways of fine-tuning": _table(columns, ways, took),
+            "Every run": _table(by_run, every, weights),
         },
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[tuple[Entry, ...]], note: str) -> Table:
+    """Return a table without the columns that hold nothing."""
+    kept = [at for at in range(len(columns)) if any(row[at] is not None for row in rows)]
+    return Table(
+        columns=tuple(columns[at] for at in kept), rows=tuple(tuple(row[at] for at in kept) for row in rows), note=note
+    )
+
+
+def _way_row(mode: str, runs: Sequence[ModeRun], scores: Sequence[float]) -> tuple[Entry, ...]:
+    memory = [mb for run in runs if (mb := _megabytes(run)) is not None]
+    trained, num = runs[0].trained_parameters, runs[0].num_parameters
+    return (
+        WORDS[mode][0],
+        float(np.mean(scores)),
+        min(scores),
+        max(scores),
+        trained,
+        None if trained is None or num is None else trained / num,
+        round(float(np.mean([run.seconds for run in runs])), 1),
+        round(float(np.median(memory))) if memory else None,
     )
 
 
 def _megabytes(run: ModeRun) -> int | None:
     return None if run.peak_memory_gb is None else round(1000 * run.peak_memory_gb)
-
-
-def classes_section(study: ModeStudy, truth_n: np.ndarray, is_scored_n: np.ndarray) -> Section:
-    """Return the F1 of each class, mean over runs."""
-    classes = study.cells.classes
-    answers = {WORDS[mode][0]: [run.prob_nk[is_scored_n] for run in runs] for mode, runs in study.runs.items()}
-    answers |= {b.name: [b.prob_nk[is_scored_n]] for b in study.baselines if b.name != FLOOR}
-    f1: dict[str, np.ndarray] = {}
-    for name, probs in answers.items():
-        rows = [[row["f1"] for row in per_class(truth_n, prob_nk.argmax(1), classes)] for prob_nk in probs]
-        f1[name] = np.mean(rows, axis=0)
-    num_k = np.bincount(truth_n, minlength=len(classes))
-    table = Table(
-        columns=("class", "cells", *f1),
-        rows=tuple(
-            (classes[k], int(num_k[k]), *(float(f1_k[k]) for f1_k in f1.values())) for k in np.flatnonzero(num_k)
-        ),
-        note="Classes that the held-out cells have.",
-    )
-    return Section(heading="Classes by way", tables={"F1 of each class, mean over runs": table})

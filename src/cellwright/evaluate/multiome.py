@@ -122,6 +122,7 @@ def evaluate_multiome(study: MultiomeStudy) -> Evaluation | None:
             f"95 % percentile bootstrap over cells, {NUM_RESAMPLES} resamples; neighbourhoods and clusters stay as "
             "they are, so the intervals speak of other cells of the same kinds, not of another training."
         ),
+        draws={name: found.draws for name, found in scores.items()},
         sections=(drawing, *told.values()),
         citations=(study.model.family.citation,),
         licences=(study.model.family.weights_terms,),

@@ -33,7 +33,7 @@ from cellwright.evaluate.perturbation_tables import (
     calibration_rows,
 )
 from cellwright.evaluate.study import machine, peak_memory_gb
-from cellwright.metrics.perturbed import PERTURBATION_METRICS
+from cellwright.metrics.perturbed import PERTURBATION_METRICS, Tallies
 from cellwright.tasks.perturb import Predictions, Screen
 
 PRIMARY = "pearson_delta"
@@ -99,6 +99,7 @@ def evaluate_perturbations(study: PerturbationStudy) -> Evaluation:
             f"95 % percentile bootstrap over perturbations, {NUM_RESAMPLES:,} resamples; models are not trained "
             "again, so other training seeds are not in it"
         ),
+        draws={name: _draws(tallies, study.screen.seed) for name, tallies in scores.tallies.items()},
         contracts=(Section(heading="Screen", lines=tuple(study.screen.contract.lines())),),
         sections=tuple(_sections(study)),
         provenance=Provenance(
@@ -146,6 +147,11 @@ def measures_shown(scores: PerturbationScores, metrics: Sequence[str]) -> dict[s
     """Return the measures of those of the metrics that any method has a score of."""
     found = {row.metric for row in scores.rows}
     return {name: measure_of(PERTURBATION_METRICS[name]) for name in metrics if name in found}
+
+
+def _draws(tallies: Tallies, seed: int) -> dict[str, np.ndarray]:
+    found = tallies.resampled(NUM_RESAMPLES, seed)
+    return {metric: found[metric] for metric in COMPARED if metric in found}
 
 
 def _method(name: str, what: str, study: PerturbationStudy) -> Method:

@@ -112,6 +112,7 @@ def evaluate_told(study: ToldStudy) -> tuple[Evaluation, dict[str, np.ndarray]]:
         methods=tuple(methods),
         differences=_differences(study.model_name, scores, draws_rf),
         interval_note=f"95 % percentile bootstrap over proteins, {NUM_RESAMPLES:,} resamples",
+        draws={name: _draws(by_metric, draws_rf) for name, by_metric in scores.items()},
         contracts=tuple(study.contracts),
         sections=(Section(heading="Protein by protein", pictures=told_pictures(case, answers, scores, study)),),
         provenance=Provenance(
@@ -139,12 +140,23 @@ def _score(value_f: np.ndarray, draws_rf: np.ndarray, num_cells: int) -> Score:
     return Score(value=value, low=low, high=high, cells=counted)
 
 
-def _interval(value_f: np.ndarray, draws_rf: np.ndarray) -> tuple[float, float]:
+def _draws(by_metric: Mapping[str, np.ndarray], draws_rf: np.ndarray) -> dict[str, np.ndarray]:
+    if draws_rf.shape[1] < LEAST_FOR_INTERVAL:
+        return {}
+    return {metric: _resampled(value_f, draws_rf) for metric, value_f in by_metric.items()}
+
+
+def _resampled(value_f: np.ndarray, draws_rf: np.ndarray) -> np.ndarray:
+    """Return the mean of each resample; NaN where no feature of it has a score."""
     drawn_rf = value_f[draws_rf]
     is_there_rf = np.isfinite(drawn_rf)
     num_r = is_there_rf.sum(1)
-    mean_r = np.where(is_there_rf, drawn_rf, 0).sum(1)[num_r > 0] / num_r[num_r > 0]
-    return percentiles(mean_r)
+    return np.where(num_r > 0, np.where(is_there_rf, drawn_rf, 0).sum(1) / np.maximum(num_r, 1), np.nan)
+
+
+def _interval(value_f: np.ndarray, draws_rf: np.ndarray) -> tuple[float, float]:
+    mean_r = _resampled(value_f, draws_rf)
+    return percentiles(mean_r[np.isfinite(mean_r)])
 
 
 def _parts(tokens: Sequence[str], by_metric: Mapping[str, np.ndarray]) -> dict[str, dict[str, Score]]:

@@ -19,11 +19,6 @@ from cellwright.metrics import METRICS, resample
 NUM_RESAMPLES = 1000
 
 
-def mean_score(metric: str, truth_n: Any, answers: Sequence[Any]) -> float:
-    """Return the mean score of the runs' answers (predicted codes, or probabilities for ``ece``)."""
-    return float(np.mean([METRICS[metric].function(truth_n, answer) for answer in answers]))
-
-
 def resampled_means(
     metric: str,
     truth_n: Any,
@@ -38,8 +33,8 @@ def resampled_means(
     Parameters
     ----------
     answers
-        Method -> the answers of its runs, in the order of their seeds. A method of one run has no chance of its own
-        (a baseline), or none that could be told.
+        Method -> the answers of its runs (predicted codes, or probabilities for ``ece``), in the order of their seeds.
+        A method of one run has no chance of its own (a baseline), or none that could be told.
     groups
         Code of each cell's donor, study, ...: whole groups are drawn instead of cells.
 
@@ -53,12 +48,16 @@ def resampled_means(
         raise ValueError(f"methods have {sorted(nums)} runs; train them with the same seeds")
     calls = [(truth_n, answer) for runs in answers.values() for answer in runs]
     found = iter(resample(METRICS[metric].function, calls, groups, num_resamples, seed))
-    weight_rs = run_weights(max(nums, default=1), num_resamples, seed)
-    means = {}
-    for name, runs in answers.items():
-        score_rs = np.stack([next(found) for _ in runs], axis=1)
-        means[name] = score_rs[:, 0] if len(runs) == 1 else (score_rs * weight_rs).sum(1)
-    return means
+    return {name: mean_over_runs([next(found) for _ in runs], seed) for name, runs in answers.items()}
+
+
+def mean_over_runs(score_sr: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """Return the mean over drawn runs, float ``[r]``, of scores on the same resamples, one array ``[r]`` a run.
+
+    As many runs and the same seed give the same runs on each resample, so that methods are paired in them.
+    """
+    score_rs = np.stack(score_sr, axis=1)
+    return (score_rs * run_weights(score_rs.shape[1], len(score_rs), seed)).sum(1)
 
 
 def run_weights(num_runs: int, num_resamples: int, seed: int) -> np.ndarray:

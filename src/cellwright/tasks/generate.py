@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from pydantic import Field
+from tqdm import tqdm
 
 from cellwright.config import Config, did_you_mean, some_of
 from cellwright.tasks.decode import DecodeConfig, Written, allowed_words, cell_generators, decode
@@ -88,7 +89,7 @@ def generate_cells(
     max_genes
         Most words written a cell, beside the genes it was given; ``None`` = what the architecture was built for.
     options
-        Device, precision and minibatch size.
+        Device, precision, minibatch size, progress bar.
 
     Raises
     ------
@@ -122,12 +123,14 @@ def generate_cells(
     written: list[Written] = []
     with in_use([model.network], choose_device(options.device)):
         device = next(model.network.parameters()).device
-        for first in range(0, len(prompt_n), size):
-            some = range(first, min(first + size, len(prompt_n)))
-            tokens = _lay_out([starts[prompt_n[i]] for i in some], end).to(device)
-            own = [generators[i] for i in some]
-            with in_precision(options, device):
-                written += decode(model.network, tokens, how, end=end, allowed_sv=allowed_v, generators=own)
+        with tqdm(total=len(prompt_n), desc="generate", unit="cell", disable=not options.progress, leave=False) as bar:
+            for first in range(0, len(prompt_n), size):
+                some = range(first, min(first + size, len(prompt_n)))
+                tokens = _lay_out([starts[prompt_n[i]] for i in some], end).to(device)
+                own = [generators[i] for i in some]
+                with in_precision(options, device):
+                    written += decode(model.network, tokens, how, end=end, allowed_sv=allowed_v, generators=own)
+                bar.update(len(some))
     return _read_cells(written, prompt_n, prompts, model)
 
 

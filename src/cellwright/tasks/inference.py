@@ -33,19 +33,24 @@ class MachineOptions(Config):
     """Where to run: auto | cpu | cuda | cuda:N | mps."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network: float32 | bfloat16; results are float32 either way."""
+    progress: bool = True
+    """Show a progress bar on standard error, where that is a terminal or a log."""
 
 
-class InferenceOptions(MachineOptions):
-    """How to run; none of these changes results beyond rounding, but ``seed`` where something is drawn."""
+class RunOptions(MachineOptions):
+    """How to run, but for the seed; for verbs that have one seed for all."""
 
-    seed: int = Field(0, ge=0)
-    """Seed of gene sub-sampling beyond the length limit, and of random ties."""
     ties: Literal["upper", "random"] | None = None
     """Bin of values at coinciding edges: upper | random; unset = as the model was made for."""
     max_length: int | None = Field(None, ge=2)
     """Most tokens a cell; longer cells are sub-sampled. Unset = as the model was made for."""
-    progress: bool = True
-    """Show a progress bar on standard error, where that is a terminal or a log."""
+
+
+class InferenceOptions(RunOptions):
+    """How to run; none of these changes results beyond rounding, but ``seed`` where something is drawn."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of gene sub-sampling beyond the length limit, and of random ties."""
 
 
 def choose_device(name: str) -> torch.device:

@@ -27,7 +27,7 @@ from cellwright.nn.heads import ClassHead
 from cellwright.objectives import Objective
 from cellwright.objectives.cell import Domain, Similarity
 from cellwright.objectives.published import scgpt_integration
-from cellwright.objectives.value import CellValue, MaskedValue, ZeroGate
+from cellwright.objectives.value import CellValue, CellZeroGate, MaskedValue, ZeroGate
 from cellwright.objectives.views import Clean, RandomMask
 from cellwright.protocols import Loader, Term
 from cellwright.tasks.finetuning import FinetuneConfig, Rows, fit_objective, new_class_head, to_finetune
@@ -38,9 +38,6 @@ HEAD = "domain"
 LEAST_CELLS = 10
 """Cells of a sequencing batch below which its statistics are not worth having."""
 _PUBLISHED = scgpt_integration()
-_NAMES = {"zero_gate": "value_gate", "cell_zero_gate": "cell_value_gate"}
-"""Term -> its name here, beside that of the value that it gates."""
-_WEIGHTS = {_NAMES.get(name, name): weight for name, weight in _PUBLISHED.terms.items()}
 
 
 class IntegrateConfig(FinetuneConfig):
@@ -52,8 +49,8 @@ class IntegrateConfig(FinetuneConfig):
     """Genes that vary most within batches; the network is fed these alone, silent ones included where it can be."""
     hidden_fraction: float = Field(_PUBLISHED.view_options["fraction"], gt=0, lt=1)
     """Part of each cell's values that is hidden in training."""
-    weights: dict[str, float] = _WEIGHTS
-    """Term -> weight: masked_value, value_gate, cell_value, cell_value_gate, similarity, domain; 0 = without."""
+    weights: dict[str, float] = dict(_PUBLISHED.terms)
+    """Term -> weight: masked_value, zero_gate, cell_value, cell_zero_gate, similarity, domain; 0 = without."""
     similarity_threshold: float = Field(_PUBLISHED.term_options["similarity"]["threshold"], ge=0, le=1)
     """Cosine at which two cells are rather pushed together than apart."""
     num_layers: int = Field(3, ge=1)
@@ -75,8 +72,8 @@ class IntegrateConfig(FinetuneConfig):
 def check_config(config: IntegrateConfig) -> None:
     """Refuse weights of no term, and a choice of weights that the adversarial term would spoil."""
     for name in config.weights:
-        if name not in _WEIGHTS:
-            raise ValueError(f"weights.{name}: no such term; there are {', '.join(_WEIGHTS)}")
+        if name not in _PUBLISHED.terms:
+            raise ValueError(f"weights.{name}: no such term; there are {', '.join(_PUBLISHED.terms)}")
     if config.train.keep == "best" and config.weights.get("domain", 0) > 0:
         raise ValueError(
             "train.keep = 'best' goes by a loss that falls when batches are easy to tell apart (domain); keep the last "
@@ -94,9 +91,9 @@ def integration_objective(network: Any, head: ClassHead | None, config: Integrat
     """
     terms: dict[str, Term] = {
         "masked_value": MaskedValue(),
-        "value_gate": ZeroGate(of="value"),
+        "zero_gate": ZeroGate(),
         "cell_value": CellValue(),
-        "cell_value_gate": ZeroGate(of="cell_value"),
+        "cell_zero_gate": CellZeroGate(),
     }
     terms = {name: term for name, term in terms.items() if term.needs <= network.produces and config.weights.get(name)}
     view = RandomMask(fraction=config.hidden_fraction) if terms else Clean()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -141,6 +141,10 @@ class Lesson:
     tech_batch_n: np.ndarray | None
     known: Known
     seed: int
+
+    def trained_by(self, seed: int | None) -> Lesson:
+        """Return the same lesson with another seed; ``None`` = its own."""
+        return self if seed is None else replace(self, seed=seed)
 
     @property
     def train(self) -> Profiles:

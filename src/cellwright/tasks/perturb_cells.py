@@ -83,6 +83,8 @@ class CellPerturbConfig(Config):
     """Most tokens at once in prediction; bounds memory, changes nothing."""
     device: str = "auto"
     """Where to train and predict: auto | cpu | cuda | mps."""
+    seed: int | None = Field(None, ge=0)
+    """Of training; unset = that of the screen, which decides what is held out and how it is scored too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ class CellPerturb:
 
     def fit(self, lesson: Lesson) -> FittedCells:
         """Learn a lesson. The same lesson and seed give the same model on one machine."""
+        lesson = lesson.trained_by(self.config.seed)
         tuned = self.model.fresh(lesson.seed) if self.config.mode == "scratch" else self.model.copy()
         if self.config.mode == "scratch":
             begin_unchanged(tuned.network)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cellwright.files import atomic_path
 from cellwright.models import FAMILIES, Model, shipped
-from cellwright.verbs.opening import STATES, ModelOptions, ReadOptions, open_data, open_model
+from cellwright.verbs.opening import STATES, ModelOptions, ReadOptions, check_new, open_data, open_model
 
 
 def inspect(
@@ -117,14 +117,10 @@ def convert(
     which
         Which model of a published file is opened, and with which vocabulary.
     """
-    from cellwright.data.write import check_place
-
     out = Path(out)
     if to not in ("cellwright", "released"):
         raise ValueError(f"to = {to!r}; choose cellwright or released")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder; choose another")
-    check_place(out)
+    check_new(out)
     which = which or ModelOptions()
     opened = open_model(model, which.vocab, key=which.key)
     if to == "released":

@@ -73,7 +73,6 @@ def predict_response(
     DataFrame with ``line``, ``drug``, ``ln_ic50`` (predicted) and ``is_new_drug`` (not in training).
     """
     from cellwright.data.drugs import Responses, read_responses, table_of
-    from cellwright.data.write import check_place
     from cellwright.verbs.opening import check_new
 
     columns = columns or ResponseColumns()
@@ -81,7 +80,6 @@ def predict_response(
         if pairs is None:
             raise ValueError("a report scores measured pairs; give them (pairs, --pairs)")
         check_new(report)
-        check_place(Path(report))
     predictors = open_predictors(model)
     lines = read_features(cells, columns)
     graphs = None if drugs is None else read_structures(drugs, columns)

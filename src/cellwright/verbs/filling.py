@@ -95,7 +95,7 @@ def fill(model: Model, data: Any, asked: FillRequest) -> AnnData:
 def _run(asked: FillRequest) -> InferenceOptions:
     if isinstance(asked.run, InferenceOptions):
         return asked.run
-    return InferenceOptions(**asked.run.record(), seed=asked.seed, progress=False)
+    return InferenceOptions(**asked.run.record(), seed=asked.seed)
 
 
 def _check(asked: FillRequest) -> None:

@@ -32,7 +32,7 @@ def finetune_integrate(asked: FinetuneAsk) -> FinetuneResult:
         mode=mode,
         out=asked.folder,
         changes=changes,
-        config=IntegrateOptions(reading=asked.read),
+        config=IntegrateOptions(reading=asked.read, baselines=None if asked.has_rivals else ("pca",)),
         run=asked.run,
     )
     return _result(asked.folder, model=done.model, fit=done.fit, evaluation=done.evaluation)
@@ -43,6 +43,7 @@ def finetune_multiome(asked: FinetuneAsk) -> FinetuneResult:
     if asked.read.backed:
         raise ValueError("several modalities are read into memory; leave out backed (--backed)")
     columns = {"label": asked.label, "tech_batch": asked.read.tech_batch, "split_by": asked.split_by or "cells"}
+    columns["split_seed"] = asked.split_seed
     done = multiome(
         asked.adata,
         asked.model,
@@ -59,17 +60,22 @@ def finetune_perturb(asked: FinetuneAsk) -> FinetuneResult:
     """Fine-tune to predict perturbed cells; the model of all cells is kept in the folder ``model`` of the run."""
     _refuse(asked, "split_by", "perturbations are held out, not groups of cells (see perturb)")
     check_new(asked.folder)
-    screen = {"layer": asked.read.layer, "assume": asked.read.assume, "tech_batch": asked.read.tech_batch}
     done = perturb(
         asked.adata,
-        options=PerturbOptions(use="cells", keep_model=True, seed=asked.run.seed),
-        screen=ScreenOptions(perturbation=asked.label, **screen),
+        options=PerturbOptions(use="cells", keep_model=True, seed=asked.run.seed, graph=asked.has_rivals),
+        screen=screen_options(asked),
         model=asked.model,
         config=PerturbConfig().override([f"cells.{change}" for change in asked.changes]),
         run=asked.run,
     )
     evaluation = done.save(asked.folder)
     return _result(asked.folder, model=done.saved.fitted.feed.model, fit=None, evaluation=evaluation)
+
+
+def screen_options(asked: FinetuneAsk) -> ScreenOptions:
+    """Return how a screen is read."""
+    read = asked.read
+    return ScreenOptions(perturbation=asked.label, layer=read.layer, assume=read.assume, tech_batch=read.tech_batch)
 
 
 def _mode_of(changes: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -49,6 +49,11 @@ class FinetuneAsk:
     changes: tuple[str, ...]
     read: ReadOptions
     run: InferenceOptions
+    split_seed: int | None = None
+    """Seed by which cells are held out, and of scores; ``None`` = that of training. (``integrate`` and ``perturb``
+    take these from ``run``.)"""
+    has_rivals: bool = True
+    """Whether what takes long and does not depend on the model is run too, to stand beside it."""
 
 
 def finetune(

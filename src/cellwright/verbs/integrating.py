@@ -124,8 +124,6 @@ def integrate(
 
 
 def _check_asked(mode: str, out: str | Path | None, changes: Sequence[str]) -> None:
-    from cellwright.data.write import check_place
-
     if mode not in MODES:
         near = did_you_mean(mode, MODES) or f"; choose {', '.join(MODES)}"
         raise ValueError(f"mode = {mode!r}{near}")
@@ -137,7 +135,6 @@ def _check_asked(mode: str, out: str | Path | None, changes: Sequence[str]) -> N
         raise ValueError("a fine-tuned model needs a folder to be written to; give out (-o)")
     if out is not None:
         check_new(out)
-        check_place(out)
 
 
 class _Work:

@@ -1,12 +1,15 @@
-"""Training runs of a comparison of ways of fine-tuning: each in its folder, made once, taken as it is when finished."""
+"""Training runs of a comparison of ways of fine-tuning: each in its folder, made once, taken as it is when finished.
+
+Nothing here knows a task: a task says how a run is made (`Maker`), folders, resuming and recipes are the same for all.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,73 +19,97 @@ from tqdm import tqdm
 
 from cellwright.config import Config, record_differences
 from cellwright.files import atomic_path, read_json, sha256_file, write_json
-from cellwright.models import Model, load
-from cellwright.tasks.inference import InferenceOptions
-from cellwright.verbs.labelled import LabelledCells, annotation_record
 
 if TYPE_CHECKING:
-    from cellwright.evaluate.mode_sections import ModeRun
-    from cellwright.evaluate.study import AnnotationStudy
-    from cellwright.tasks.annotate import AnnotateConfig
+    from cellwright.evaluate.modes import ModeRun
 
 RECIPE, RUN, ANSWERS = "recipe.json", "run.json", "answers.npz"
-_UNNAMED = ("model.source", "contract.source", "train.accelerator", "train.devices", "train.log_every")
+_UNNAMED = (
+    "model.source",
+    "contract.source",
+    "train.accelerator",
+    "train.devices",
+    "train.log_every",
+    "device",
+    "read.backed",
+)
 """Parts of a recipe that change nothing in a finished run."""
 
 Mode = Literal["probe", "blocks", "lora", "full", "scratch"]
 
 
+WORTH_KEEPING = ("**/checkpoints", f"*/*/{RUN}")
+"""What a comparison's folder holds when it is not taken away after an error: a training under way, a finished run."""
+USUAL = ("probe", "lora", "full", "scratch")
+"""Ways that are compared unless others are asked for."""
+
+
 class CompareOptions(Config):
     """Which ways of fine-tuning are compared, how often each is trained, and which cells are held out."""
 
-    modes: tuple[Mode, ...] = ("probe", "lora", "full", "scratch")
-    """Ways of fine-tuning, see `cellwright.tasks.annotate.AnnotateConfig`."""
+    modes: tuple[Mode, ...] | None = None
+    """Ways of fine-tuning, see `cellwright.tasks.finetuning.FinetuneConfig`; ``None`` = probe, lora, full and scratch,
+    as far as the task has them."""
     seeds: int = Field(3, ge=1)
-    """Training seeds of each way: from ``train.seed`` on. The split is the same for all."""
+    """Training seeds of each way: from that of the configuration on. The split is the same for all."""
     split_by: str | None = None
-    """Column of obs whose groups are held out whole; ``None`` = found by name, else random cells; ``"cells"``."""
+    """Column of obs whose groups are held out whole (annotate, multiome); ``None`` = annotate: found by name, else
+    random cells; ``"cells"``."""
     held_out: tuple[str, ...] = ()
-    """Names of the groups of ``split_by`` that are held out; a tenth of the other cells, at random, then chooses the
-    weights. Empty = about a fifth of the cells, in groups that are drawn."""
+    """annotate: names of the groups of ``split_by`` that are held out; a tenth of the other cells, at random, then
+    chooses the weights. Empty = about a fifth of the cells, in groups that are drawn."""
 
     @field_validator("modes")
     @classmethod
-    def _are_different(cls, modes: tuple[str, ...]) -> tuple[str, ...]:
-        if not modes or len(set(modes)) != len(modes):
+    def _are_different(cls, modes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if modes is not None and (not modes or len(set(modes)) != len(modes)):
             raise ValueError("name each way once, at least one")
         return modes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeRun:
+    """What came of a run that was made now."""
+
+    answers: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `cellwright.evaluate.modes.ModeRun`; ``seconds`` among them, else the time of the whole is taken."""
+
+
+Maker = Callable[[Path, str, int], MadeRun]
+"""Makes the run of a mode and a seed in a folder that is not there yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeRuns:
     """The runs of one comparison, in folders of their own."""
 
-    model: Model
-    cells: LabelledCells
-    configs: Mapping[str, AnnotateConfig]
     folder: Path
-    options: InferenceOptions
-    data_sha256: str
-    """Of the values that are read, all cells."""
+    first_seeds: Mapping[str, int]
+    """Mode -> seed of its first run."""
+    seeds: int
+    """Runs of each mode."""
+    recipe: Callable[[str, int], dict[str, Any]]
+    """Recipe of the run of a mode and a seed, in JSON form."""
+    make: Maker
+    recipe_file: str = RECIPE
+    """Where the recipe of a run stands in its folder; a run that left none has it written when it is finished."""
+    is_progress_shown: bool = True
 
-    def make(self, how: CompareOptions) -> dict[str, tuple[ModeRun, ...]]:
-        """Return every run, those that lack made now; one seed of all ways after another, so that whole seeds last."""
+    def all(self, record: Mapping[str, Any]) -> dict[str, tuple[ModeRun, ...]]:
+        """Return every run, those that lack made now; one seed of all ways after another, so that whole seeds last.
+
+        ``record`` says what the comparison is, in JSON form.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / RECIPE, self.record(how))
-        found: dict[str, list[ModeRun]] = {mode: [] for mode in how.modes}
-        for number in range(how.seeds):
-            for mode in how.modes:
-                found[mode].append(self.run(mode, self.configs[mode].train.seed + number))
+        write_json(self.folder / RECIPE, dict(record))
+        found: dict[str, list[ModeRun]] = {mode: [] for mode in self.first_seeds}
+        for number in range(self.seeds):
+            for mode, first in self.first_seeds.items():
+                found[mode].append(self._run(mode, first + number))
         return {mode: tuple(runs) for mode, runs in found.items()}
 
-    def record(self, how: CompareOptions) -> dict[str, Any]:
-        """Return what the comparison is, in JSON form."""
-        ways = {mode: config.record() for mode, config in self.configs.items()}
-        shared = annotation_record(self.cells, self.model, self.configs[how.modes[0]])
-        names = ("task", "model", "contract", "label", "split")
-        return {"compare": how.record(), "ways": ways} | {name: shared[name] for name in names}
-
-    def check_folder(self, how: CompareOptions) -> None:
+    def check_folder(self) -> None:
         """Refuse a folder that holds something else, or a run of these ways and seeds that was made otherwise."""
         from cellwright.data.write import check_place
 
@@ -93,15 +120,14 @@ class ModeRuns:
         is_ours = recipe.is_file() and isinstance(read_json(recipe), dict) and "compare" in read_json(recipe)
         if not is_ours:
             raise ValueError(f"{self.folder} holds other files than a comparison; choose a folder that is new or empty")
-        for mode in how.modes:
-            for number in range(how.seeds):
-                seed = self.configs[mode].train.seed + number
+        for mode, first in self.first_seeds.items():
+            for seed in range(first, first + self.seeds):
                 place = self.place(mode, seed)
-                if (place / RECIPE).is_file():
+                if (place / self.recipe_file).is_file():
                     self._check_run(place, self.recipe(mode, seed))
 
     def _check_run(self, place: Path, recipe: Mapping[str, Any]) -> None:
-        for name, before, now in record_differences(read_json(place / RECIPE), recipe):
+        for name, before, now in record_differences(read_json(place / self.recipe_file), recipe):
             if name not in _UNNAMED:
                 raise ValueError(
                     f"the run in {place} was made with {name} = {before!r}, not {now!r}; choose another folder for "
@@ -112,102 +138,42 @@ class ModeRuns:
         """Return the folder of a run."""
         return self.folder / mode / f"seed_{seed}"
 
-    def config(self, mode: str, seed: int) -> AnnotateConfig:
-        """Return the options of a run."""
-        config = self.configs[mode]
-        return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-
-    def recipe(self, mode: str, seed: int) -> dict[str, Any]:
-        """Return the recipe of a run in JSON form."""
-        record = annotation_record(self.cells, self.model, self.config(mode, seed))
-        asked = self.options.record()
-        prediction = {name: asked[name] for name in ("seed", "ties", "max_length", "precision")}
-        return record | {"data_sha256": self.data_sha256, "prediction": prediction}
-
-    def run(self, mode: str, seed: int) -> ModeRun:
+    def _run(self, mode: str, seed: int) -> ModeRun:
         """Return a run: the finished one in its folder, or one that is made now."""
         place = self.place(mode, seed)
         if (place / RUN).is_file():
             return self._finished(place, mode, seed)
-        if self.options.progress:
+        if self.is_progress_shown:
             tqdm.write(f"fine-tuning: {mode}, seed {seed}", file=sys.stderr)
         if place.exists():  # cut short
             shutil.rmtree(place)
-        return self._train(place, mode, seed)
+        return self._made(place, mode, seed)
 
-    def _train(self, place: Path, mode: str, seed: int) -> ModeRun:
-        from cellwright.evaluate.mode_sections import ModeRun
-        from cellwright.tasks.annotate import annotate_cells, train_annotator
+    def _made(self, place: Path, mode: str, seed: int) -> ModeRun:
+        from cellwright.evaluate.modes import ModeRun
         from cellwright.train.memory import peak_memory
-        from cellwright.train.run import open_run
 
-        cells, start = self.cells, time.perf_counter()
-        open_run(place, self.recipe(mode, seed))
+        start = time.perf_counter()
         with peak_memory() as memory:
-            tuned, fit = train_annotator(
-                self.model,
-                cells.source,
-                cells.rows,
-                cells.classes,
-                config=self.config(mode, seed),
-                folder=place,
-                is_progress_shown=self.options.progress,
-            )
-        seconds = time.perf_counter() - start
-        prob_nk = annotate_cells(tuned, cells.query, self.options).prob_nk
-        with atomic_path(place / ANSWERS) as draft, draft.open("wb") as file:
-            np.savez_compressed(file, prob_nk=prob_nk)
+            made = self.make(place, mode, seed)
         facts = {
-            "seconds": seconds,
-            "trained_parameters": fit.num_trained,
-            "num_parameters": fit.num_parameters,
-            "num_steps": fit.num_steps,
-            "best_step": fit.best_step,
-            "best_loss": fit.best_loss,
+            "seconds": time.perf_counter() - start,
             "peak_memory_gb": memory.gb,
             "highest_memory_gb": memory.highest_gb,
+            **made.facts,
         }
+        with atomic_path(place / ANSWERS) as draft, draft.open("wb") as file:
+            np.savez_compressed(file, **made.answers)
+        if not (place / self.recipe_file).is_file():
+            write_json(place / self.recipe_file, self.recipe(mode, seed))
         write_json(place / RUN, facts | {"answers_sha256": sha256_file(place / ANSWERS)})  # last: now it is finished
-        return ModeRun(mode=mode, seed=seed, prob_nk=prob_nk, **facts)
+        return ModeRun(mode=mode, seed=seed, answers=dict(made.answers), **facts)
 
     def _finished(self, place: Path, mode: str, seed: int) -> ModeRun:
-        from cellwright.evaluate.mode_sections import ModeRun
+        from cellwright.evaluate.modes import ModeRun
 
         facts = read_json(place / RUN)
         if not (place / ANSWERS).is_file() or sha256_file(place / ANSWERS) != facts.pop("answers_sha256", None):
             raise ValueError(f"{place / ANSWERS} is missing or damaged; remove {place}, and the run is made again")
         with np.load(place / ANSWERS, allow_pickle=False) as archive:
-            return ModeRun(mode=mode, seed=seed, prob_nk=archive["prob_nk"], **facts)
-
-    def embedding(self, drawn: ModeRun) -> np.ndarray:
-        """Return the held-out cells' embedding by the run whose answers are drawn."""
-        from cellwright.tasks.embed import embed_cells
-
-        return embed_cells(load(self.place(drawn.mode, drawn.seed)), self.cells.query, self.options)
-
-    def described(self, about: AnnotationStudy, runs: Mapping[str, Sequence[ModeRun]]) -> AnnotationStudy:
-        """Return the study of the cells with curves of every way's first run, and what limits it."""
-        from cellwright.evaluate.apart import seen_in_training
-        from cellwright.evaluate.mode_sections import WORDS
-        from cellwright.train.callbacks import METRICS, read_metrics
-
-        fits = {}
-        for mode, of_mode in runs.items():
-            history = read_metrics(self.place(mode, of_mode[0].seed) / METRICS)
-            fits[WORDS[mode][0]] = (f"cross entropy, seed {of_mode[0].seed}", _History(history))
-        num = len(next(iter(runs.values())))
-        drawn = f"Drawn cells, confusions and calibration: {about.main}, first seed."
-        limitations = (
-            *seen_in_training(self.model, self.cells.query),
-            f"One data set, one split; {num} training seed{'s' * (num > 1)}.",
-            "The ways were trained with the options given; no option was searched for. A way may want another "
-            "learning rate than it had.",
-        )
-        return replace(about, fits=fits, summary=(*about.summary, drawn), limitations=limitations)
-
-
-@dataclass(frozen=True, slots=True)
-class _History:
-    """The part of a `cellwright.train.run.FitResult` that curves are drawn from."""
-
-    history: list[dict[str, float]]
+            return ModeRun(mode=mode, seed=seed, answers=dict(archive), **facts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from cellwright.config import Config, did_you_mean
 from cellwright.models import Model
@@ -50,6 +51,8 @@ class CellColumns(Config):
     """Column with sequencing batches: told to the heads and hidden from the embedding."""
     split_by: str = "cells"
     """Column whose groups are held out whole, or cells = random ones."""
+    split_seed: int | None = Field(None, ge=0)
+    """Seed by which cells are held out, and of scores and drawings; unset = that of training (train.seed)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,7 +109,7 @@ def multiome(
     rna
         How genes are read.
     run
-        How the model is run; its seed is that of scores and drawings too.
+        How the model is run.
 
     Returns
     -------
@@ -142,7 +145,7 @@ class _Work:
         folder: Path,
     ):
         self.base, self.config, self.columns, self.rna, self.run, self.folder = model, config, columns, rna, run, folder
-        self.seed = config.train.seed
+        self.seed = config.train.seed if columns.split_seed is None else columns.split_seed
         self.seconds: dict[str, float] = {}
 
     def read(self, adata: Any, query: Any, features: FeatureOptions | None) -> None:
@@ -166,7 +169,7 @@ class _Work:
         changes = modality_changes(self.base, data.modalities, len(self.tech_batches))
         self.split, self.rows = self._split()
         self.query = None if query is None else self._open_query(query, features, vocab, options)
-        made = adapted(self.base, changes, vocab=vocab, seed=self.seed)
+        made = adapted(self.base, changes, vocab=vocab, seed=self.config.train.seed)
         self.model, self.unlearnt = made.model, made.unlearnt
         if self.tech_batch_n is not None:
             facts = {"names": list(self.tech_batches), "column": self.columns.tech_batch}
@@ -215,12 +218,10 @@ class _Work:
 
     def done(self) -> MultiomeResult:
         """Train, embed, tell, score and write."""
-        from cellwright.data.write import check_place
         from cellwright.tasks.embed import embed_cells
         from cellwright.tasks.multiome import told_tokens, train_multiome
         from cellwright.train.run import open_run
 
-        check_place(self.folder)
         record = self.config.record() | {
             "task": "multiome",
             "model": {"source": self.base.report.source, "sha256": self.base.sha256()},

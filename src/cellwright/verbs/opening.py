@@ -107,7 +107,11 @@ def _check_tech_batch(model: Model, read: ReadOptions) -> None:
 
 
 def check_new(out: str | Path) -> None:
-    """Refuse a folder that holds files."""
+    """Refuse a place where no new folder can be made: a folder that holds files, a file, no permission to write."""
+    from cellwright.data.write import check_place
+
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} holds files; choose a folder that is new or empty")
+        what = "holds files" if out.is_dir() else "is a file"
+        raise ValueError(f"{out} {what}; choose a folder that is new or empty")
+    check_place(out)

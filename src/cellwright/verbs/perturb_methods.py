@@ -66,9 +66,10 @@ def methods_of(
         if value_pd.shape[1]:
             tables.append(GeneTable(graph.genes, value_pd.astype(np.float32), "gene sets"))
             features["gene_sets"] = {p: v for p, v in tables[0].by_name(parts).items() if v.any()}
-    methods: list[PerturbModel] = [
-        GraphPerturb(config=config.graph, node_graph=graph, node_features=joined_tables(tables, graph.genes))
-    ]
+    methods: list[PerturbModel] = []
+    if options.graph:
+        features_of = joined_tables(tables, graph.genes)
+        methods.append(GraphPerturb(config=config.graph, node_graph=graph, node_features=features_of))
     table, contexts = _embedding(screen, options, source)
     if table is not None:
         features["model"] = dict(table.by_name(parts))
@@ -118,7 +119,8 @@ def cell_method(screen: Screen, model: Model, config: CellPerturbConfig) -> tupl
         changes |= {name: ADAPTED[name] for name in ("num_conditions", "condition_pad")}
     words = parts if screen.perturbations.kind == "labels" else ()
     vocab = model.vocab.extended(categories={LABELS: words}) if words else None
-    found = adapted(model, changes, vocab=vocab, seed=screen.seed)
+    seed = screen.seed if config.seed is None else config.seed
+    found = adapted(model, changes, vocab=vocab, seed=seed)
     if any(name.startswith("value_head.") for name in found.fresh):
         begin_unchanged(found.model.network)
     feed = Feed(found.model, screen.genes, config.flag)

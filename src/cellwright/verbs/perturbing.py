@@ -46,6 +46,8 @@ class PerturbOptions(Config):
     use: Literal["genes", "cells", "both"] = "genes"
     """What a model is for: genes = its gene embeddings feed a second graph model | cells = it is itself fine-tuned to
     turn controls into perturbed cells | both."""
+    graph: bool = True
+    """Also train the graph model that is fed by no cell model, to compare with."""
     per_cell: bool = False
     """Read context gene embeddings of a model cell by cell, in place of their mean over controls."""
     cell_scores: bool = True
@@ -134,8 +136,9 @@ def perturb(
 ) -> PerturbResult:
     """Predict what perturbations do, on perturbations that were held out, beside every baseline.
 
-    A graph model in the GEARS manner is trained for each fold; with ``model`` or ``embedding`` a second one that is fed
-    by these gene embeddings. All methods learn from the same profiles and are scored on the same cells.
+    A graph model in the GEARS manner is trained for each fold, unless ``options.graph`` is off; with ``model`` or
+    ``embedding`` a second one that is fed by these gene embeddings. All methods learn from the same profiles and are
+    scored on the same cells.
 
     Parameters
     ----------
@@ -187,6 +190,8 @@ def perturb(
         raise ValueError("per_cell reads a model's gene embeddings cell by cell; give the model (--model, --use genes)")
     if options.per_cell and options.keep_model and options.use == "genes":
         raise ValueError("a graph model fed cell by cell cannot be kept without the cells; leave out per_cell")
+    if not options.graph and model is None and embedding is None:
+        raise ValueError("without the graph model nothing is trained; give a model or an embedding, or leave out graph")
     if options.use != "genes" and model is None:
         raise ValueError(f"use = {options.use!r} fine-tunes a model; give one (model=, --model)")
     opened = open_screen(adata, read, seed=options.seed)

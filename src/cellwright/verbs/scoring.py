@@ -20,6 +20,7 @@ from cellwright.models import Model
 from cellwright.tasks.generate import GenerateConfig
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.mapping import IndexConfig
+from cellwright.verbs.opening import check_new
 from cellwright.verbs.training import publish
 from cellwright.verbs.using import ReadOptions, annotation, model_record, open_data, open_model
 
@@ -173,11 +174,12 @@ def score(
         raise ValueError(f"task {task!r} cannot be evaluated{did_you_mean(task, _TASKS)}; choose {', '.join(_TASKS)}")
     if label is None and task not in ("denoise", "unmask"):
         raise ValueError(f"task {task!r} scores labelled cells; name their column of obs (label, --label)")
+    check_new(out)
     asked = Asked(
         held_out=adata,
         model=open_model(model),
         label=label,
-        out=_new_folder(out),
+        out=Path(out),
         train=train,
         made=made,
         config=config or ScoreConfig(),
@@ -200,16 +202,6 @@ def score(
             cells.write_h5ad(draft / MADE_FILE)
         report = publish(evaluation, draft)
     return ScoreResult(evaluation=evaluation, folder=asked.out, report=asked.out / report.name, made=cells)
-
-
-def _new_folder(out: str | Path) -> Path:
-    from cellwright.data.write import check_place
-
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder; choose another")
-    check_place(out)
-    return out
 
 
 def source_name(data: Any) -> str | None:

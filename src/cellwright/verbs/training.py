@@ -71,17 +71,19 @@ def pretrain(
 
 
 @contextmanager
-def removed_if_futile(folder: Path) -> Iterator[None]:
+def removed_if_futile(folder: Path, signs: Sequence[str] = ("**/checkpoints",)) -> Iterator[None]:
     """Take away a run folder that was new when the block began and failed before its first checkpoint.
 
-    A run with a checkpoint stays, since it can be looked into and resumed; so does one that the user interrupts.
+    A run with a checkpoint (one of ``signs``, patterns of paths) stays, since it can be looked into and resumed; so
+    does one that the user interrupts.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     is_new = bool(made) or (folder.is_dir() and not any(folder.iterdir()))
     try:
         yield
     except Exception:
-        if is_new and folder.is_dir() and not any(folder.glob("**/checkpoints")):
+        is_futile = folder.is_dir() and not any(any(folder.glob(sign)) for sign in signs)
+        if is_new and is_futile:
             for item in folder.iterdir():
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
             for place in made:
