@@ -91,7 +91,7 @@ def compare_modes(
     configs = configs_of(how.modes, changes)
     first_seed = configs[how.modes[0]].train.seed
     cells = labelled_cells(
-        adata, model, label, split_by=how.split_by, held_out=how.held_out, seed=first_seed, read=read
+        adata, model, label, split_by=how.split_by, held_out=how.held_out, seed=first_seed, read=read, run=run
     )
     job = ModeRuns(
         model=model,
