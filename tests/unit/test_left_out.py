@@ -99,7 +99,8 @@ def test_fine_tuning_says_it_in_recipe_log_and_report(adata, model, tmp_path):
 
 def test_pretraining_says_it_in_the_log(adata, tmp_path):
     changes = ["train.max_steps=1", "train.accelerator=cpu", "inputs.max_length=21", "data.min_cells=1"]
-    cellwright.pretrain(adata, recipe="scgpt_tiny", out=tmp_path / "run", changes=changes)
+    done = cellwright.pretrain(adata, recipe="scgpt_tiny", out=tmp_path / "run", changes=changes)
+    assert "cells have more than 20 expressed genes" in done.fit.notes[0]
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     assert "cells have more than 20 expressed genes known to the model" in log
 

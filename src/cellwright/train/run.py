@@ -72,6 +72,8 @@ class FitResult:
     """Parameters that were trained: parts that no loss reaches are not counted."""
     num_parameters: int
     """Parameters of network and heads, frozen ones included."""
+    notes: tuple[str, ...] = ()
+    """What there was to say of the cells it was trained on."""
 
 
 def open_run(folder: str | Path, record: Mapping[str, Any], *, resume: bool = False) -> Path:
@@ -198,6 +200,7 @@ def fit(
         best_loss=None if keeper.best_step is None else keeper.best_loss,
         num_trained=sum(p.numel() for p in trainer.optimizers[0].state),
         num_parameters=sum(p.numel() for p in plan.parameters()),
+        notes=tuple(notes),
     )
 
 
