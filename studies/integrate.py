@@ -6,6 +6,10 @@ the published recipe (``--modes scratch``: newly drawn weights by the same recip
 
     python studies/integrate.py --data FOLDER -o studies/results
     python studies/integrate.py --data FOLDER -o studies/results --sets kang --modes full scratch --leiden
+    python studies/integrate.py --data FOLDER -o studies/results --model runs/pretraining_length/3000
+
+What matters most is how long the network was pre-trained: `pretraining_length.py`. Rows of sets and modes that are not
+asked for stay in the file.
 
 FOLDER holds ``pbmc_multistudy_integration.h5ad``, ``kang2018_ifnb_labelled.h5ad``, ``pbmc_facs_zheng.h5ad`` and
 ``pbmc_frozen_donorA.h5ad``. One training seed a run; intervals are over cells. Nothing was chosen by these scores.
@@ -44,7 +48,9 @@ def main() -> None:
     options.add_argument("--runs", type=Path, default=Path("runs/integrate"), help="folder for models and reports")
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="which cells")
     options.add_argument("--modes", nargs="+", default=["full"], help="ways of training: full, lora, probe, scratch")
-    options.add_argument("--steps", type=int, default=200, help="of pre-training")
+    options.add_argument("--model", type=Path, help="a pre-trained network (default: pre-trained here)")
+    options.add_argument("--steps", type=int, default=1000, help="of pre-training")
+    options.add_argument("--panel", type=int, default=600, help="genes of pre-training")
     options.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
     options.add_argument("--genes", type=int, default=300, help="of fine-tuning and baselines")
     options.add_argument("--cells", type=int, default=2000, help="most cells of a set, the same part of each batch")
@@ -55,18 +61,27 @@ def main() -> None:
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)
     model = pretrained(asked)
-    rows = [row for name in asked.sets for mode in asked.modes for row in integrated(asked, model, name, mode)]
-    asked.out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(asked.out / "integrate.jsonl") as draft:
+    for name in asked.sets:
+        for mode in asked.modes:
+            save(asked.out / "integrate.jsonl", integrated(asked, model, name, mode))
+
+
+def save(path: Path, rows: list[dict]) -> None:
+    """Put the rows of one set and mode in the place of earlier ones."""
+    done = {(row["set"], row["mode"]) for row in rows}
+    earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    rows = [*(row for row in earlier if (row["set"], row["mode"]) not in done), *rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as draft:
         draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def pretrained(asked: argparse.Namespace) -> Model:
     """Return the network, pre-trained now or by an earlier call."""
-    folder = asked.runs / f"pretrained_{asked.steps}"
+    folder = asked.model or asked.runs / f"pretrained_{asked.steps}"
     if (folder / "config.json").exists():
         return load(folder)
-    changes = ["data.num_genes=2000", f"train.max_steps={asked.steps}", "train.max_epochs=null"]
+    changes = [f"data.num_genes={asked.panel}", f"train.max_steps={asked.steps}", "train.max_epochs=null"]
     data = [asked.data / f"{name}.h5ad" for name in PRETRAINING]
     begin = time.perf_counter()
     made = cellwright.pretrain(data, out=folder, recipe="scgpt_demo", changes=[*changes, "train.accelerator=cpu"])
@@ -92,7 +107,14 @@ def integrated(asked: argparse.Namespace, model: Model, name: str, mode: str) ->
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     print(f"\n{name}, {mode} ({seconds:.0f} s)\n{table_text(done.evaluation)}\n", *done.evaluation.summary, flush=True)
-    conditions = {"set": name, "mode": mode, "cells": adata.n_obs, "seconds": seconds, "steps": done.fit.num_steps}
+    conditions = {
+        "set": name,
+        "mode": mode,
+        "model": model.sha256(),
+        "cells": adata.n_obs,
+        "seconds": seconds,
+        "training_steps": done.fit.num_steps,
+    }
     conditions |= {key: value for key, value in vars(asked).items() if isinstance(value, int | float)}
     return [conditions | row for row in result_rows(done.evaluation) if row["part"] is None]
 

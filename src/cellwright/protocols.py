@@ -285,6 +285,8 @@ class Family:
     for integration; ``None`` = it cannot be told."""
     has_silent_genes: bool = True
     """Whether it can be fed the genes that a cell does not express (``InputConfig.genes = "panel"``)."""
+    class_head: Mapping[str, Any] = field(default_factory=dict)
+    """What its published class head has that `cellwright.nn.heads.ClassHead` has not by default."""
     questions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role of the asking word -> categories that answer, in order; the first question is that of annotation."""
 

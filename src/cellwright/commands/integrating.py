@@ -16,7 +16,7 @@ class WayOptions(ModelOptions):
     label: str | None = None
     """Column of obs with cell types, for scores only; training never sees them."""
     mode: str = "zero_shot"
-    """zero_shot: the model as it is. Fine-tuned on these cells by scGPT's recipe: full | lora | probe | scratch."""
+    """zero_shot: the model as it is. Fine-tuned here by scGPT's recipe: full | lora | probe | blocks | scratch."""
     slot: str | None = None
     """Slot of obsm to write instead of X_<family>."""
 

@@ -18,7 +18,7 @@ class FinetuneOptions(ModelOptions):
     """Column of obs whose groups are held out whole (donor, study); unset = found by name, else cells. "cells" = random
     cells."""
     mode: str = "full"
-    """full | lora | probe | scratch."""
+    """full | lora | probe | blocks | scratch."""
 
 
 def finetune_annotate(
@@ -136,7 +136,7 @@ class ComparingOptions(ModelOptions):
     """What a model is fine-tuned from, in which ways, how often."""
 
     modes: str = "probe,lora,full,scratch"
-    """Ways of fine-tuning, with commas between: probe | lora | full | scratch."""
+    """Ways of fine-tuning, with commas between: probe | blocks | lora | full | scratch."""
     seeds: int = 3
     """Training seeds of each way; the split is the same for all."""
     split_by: str | None = None

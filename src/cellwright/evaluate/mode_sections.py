@@ -15,6 +15,7 @@ from cellwright.metrics import METRICS, per_class
 
 WORDS = {
     "probe": ("probe", "the network as it is, only the class head trained"),
+    "blocks": ("blocks", "some transformer blocks and the class head"),
     "lora": ("LoRA", "low-rank changes of attention and the class head"),
     "full": ("full", "all weights, begun from the pre-trained ones"),
     "scratch": ("from scratch", "all weights, newly drawn: what the same network learns without pre-training"),

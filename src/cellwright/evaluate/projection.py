@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import torch
 
 _MAX_EXACT_CELLS = 30_000
 MIN_UMAP_CELLS = 10
@@ -49,6 +50,7 @@ def umap_embedding(x_nd: np.ndarray, seed: int, *, num_neighbors: int = 15) -> n
         warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
         from umap import UMAP
 
+        num_threads = torch.get_num_threads()
         model = UMAP(
             n_neighbors=neighbors,
             min_dist=0.3,
@@ -57,7 +59,10 @@ def umap_embedding(x_nd: np.ndarray, seed: int, *, num_neighbors: int = 15) -> n
             init=start,
             precomputed_knn=_neighbors(x_nd, neighbors),
         )
-        return np.asarray(model.fit_transform(x_nd), dtype=np.float32)
+        try:
+            return np.asarray(model.fit_transform(x_nd), dtype=np.float32)
+        finally:
+            torch.set_num_threads(num_threads)  # its compiled loops set OpenMP's number of threads for the process
 
 
 def _neighbors(x_nd: np.ndarray, num_neighbors: int) -> tuple[np.ndarray | None, ...]:

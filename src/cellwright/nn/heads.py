@@ -184,34 +184,61 @@ def reverse_gradient(x: Tensor) -> Tensor:
     return _Reverse.apply(x)
 
 
+class CellNorm(nn.BatchNorm1d):
+    """Each channel of the cell embedding to mean 0 and variance 1 over cells; a minibatch of one by what was seen."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=1e-6, affine=False)
+
+    def forward(self, cell_nd: Tensor) -> Tensor:
+        """``[n, d] -> [n, d]``."""
+        if self.training and len(cell_nd) == 1:
+            return (cell_nd - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
+        return super().forward(cell_nd)
+
+
 class ClassHead(nn.Module):
     """Class logits ``[n, k]`` from the cell embedding: (layers - 1) x [Linear, activation, LayerNorm], then Linear.
 
     ``kind="label"`` uses ReLU; ``kind="domain"`` uses LeakyReLU and reverses the gradient of its input, so that the
-    network learns to hide the domain.
+    network learns to hide the domain. ``hidden`` is the width of the layers between, ``None`` = the embedding's.
+    ``is_standardised`` puts a `CellNorm` before, ``has_layer_norm=False`` leaves the layer norms out: scFoundation's.
     """
 
     def __init__(
-        self, width: int, num_classes: int, *, num_layers: int = 3, kind: Literal["label", "domain"] = "label"
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        num_layers: int = 3,
+        kind: Literal["label", "domain"] = "label",
+        hidden: int | None = None,
+        is_standardised: bool = False,
+        has_layer_norm: bool = True,
     ):
         super().__init__()
-        self.kind = kind
+        self.kind, self.num_layers, self.hidden, self.has_layer_norm = kind, num_layers, hidden, has_layer_norm
+        self.norm = CellNorm(width) if is_standardised else None
         parts: list[nn.Module] = []
         for _ in range(num_layers - 1):
-            parts += [nn.Linear(width, width), nn.ReLU() if kind == "label" else nn.LeakyReLU(), nn.LayerNorm(width)]
+            parts += [nn.Linear(width, hidden or width), nn.ReLU() if kind == "label" else nn.LeakyReLU()]
+            width = hidden or width
+            parts += [nn.LayerNorm(width)] if has_layer_norm else []
         self.trunk = nn.Sequential(*parts)
         self.out = nn.Linear(width, num_classes)
 
     @property
-    def options(self) -> dict[str, int | str]:
-        """What is needed to build the same head again."""
-        num_layers = len(self.trunk) // 3 + 1
-        return {"num_classes": self.out.out_features, "num_layers": num_layers, "kind": self.kind}
+    def options(self) -> dict[str, Any]:
+        """What is needed to build the same head again; what is as usual is left out."""
+        said = {"num_classes": self.out.out_features, "num_layers": self.num_layers, "kind": self.kind}
+        further = {"hidden": (self.hidden, None), "is_standardised": (self.norm is not None, False)}
+        further["has_layer_norm"] = (self.has_layer_norm, True)
+        return said | {name: value for name, (value, usual) in further.items() if value != usual}
 
     def forward(self, cell_nd: Tensor) -> Tensor:
         """``[n, d] -> [n, k]``."""
         cell_nd = reverse_gradient(cell_nd) if self.kind == "domain" else cell_nd
-        return self.out(self.trunk(cell_nd))
+        return self.out(self.trunk(cell_nd if self.norm is None else self.norm(cell_nd)))
 
 
 class ErrorHead(nn.Module):

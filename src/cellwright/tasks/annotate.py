@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 UNASSIGNED = "unassigned"
 HEAD = "label"
+HIGHEST_WEIGHT = 50.0
+"""How many cells of the commonest class a cell may weigh (published scFoundation)."""
 
 
 class AnnotateConfig(FinetuneConfig):
@@ -38,10 +40,14 @@ class AnnotateConfig(FinetuneConfig):
 
     hidden_fraction: float = Field(0.0, ge=0, lt=1)
     """Part of each cell's values hidden in training (published: 0); augments small data."""
-    class_weight: Literal["none", "balanced"] = "none"
-    """balanced: every class weighs the same in the loss, however many cells it has."""
-    num_layers: int = Field(3, ge=1)
-    """Layers of the class head (published: 3)."""
+    class_weight: Literal["none", "balanced", "capped"] = "none"
+    """balanced: every class weighs the same in the loss, however many cells it has. capped: the same, but no cell
+    weighs more than fifty of the commonest class (scFoundation's, as it was meant)."""
+    num_layers: int | None = Field(None, ge=1)
+    """Layers of the class head; unset = as published (scGPT 3, scFoundation 2)."""
+    is_standardised: bool | None = None
+    """Whether each channel of the cell embedding comes to the class head with mean 0 and variance 1 over cells;
+    unset = as published (scFoundation's does)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +111,14 @@ def train_annotator(
     if len(classes) < 2:
         raise ValueError(f"only one class ({', '.join(classes)}); annotation needs cells of at least two")
     tuned = to_finetune(model, config)
-    head = new_class_head(tuned.network.width, len(classes), seed=config.train.seed, num_layers=config.num_layers)
+    asked = {"num_layers": config.num_layers, "is_standardised": config.is_standardised}
+    options = {**tuned.family.class_head, **{name: value for name, value in asked.items() if value is not None}}
+    head = new_class_head(tuned.network.width, len(classes), seed=config.train.seed, **options)
     view = RandomMask(fraction=config.hidden_fraction) if config.hidden_fraction else Clean()
-    weight = class_weights(source, rows.train, len(classes)) if config.class_weight == "balanced" else None
+    weight = None
+    if config.class_weight != "none":
+        most = HIGHEST_WEIGHT if config.class_weight == "capped" else np.inf
+        weight = class_weights(source, rows.train, len(classes), most)
     objective = Objective(view, {HEAD: (1.0, Label(head, weight))})
     loaders = cell_loaders(source, rows, config)
     result = fit_objective(tuned, objective, loaders, config=config, folder=folder, is_progress_shown=is_progress_shown)
@@ -117,10 +128,15 @@ def train_annotator(
     return tuned, result
 
 
-def class_weights(source: Cells, rows: np.ndarray, num_classes: int) -> list[float]:
-    """Return the weight of each class: inverse of its share among ``rows``, mean 1 over cells; absent classes 1."""
+def class_weights(source: Cells, rows: np.ndarray, num_classes: int, most: float = np.inf) -> list[float]:
+    """Return the weight of each class: inverse of its share among ``rows``, mean 1 over cells; absent classes 1.
+
+    A class that weighs more than ``most`` times the commonest weighs that much.
+    """
     count_k = np.bincount(source.codes(HEAD)[rows], minlength=num_classes)
-    return [float(len(rows) / (np.count_nonzero(count_k) * count)) if count else 1.0 for count in count_k]
+    weight_k = np.minimum(count_k.max() / np.maximum(count_k, 1), most)
+    weight_k *= len(rows) / (weight_k @ count_k)
+    return np.where(count_k > 0, weight_k, 1.0).tolist()
 
 
 def annotate_cells(

@@ -33,15 +33,18 @@ if TYPE_CHECKING:
 class FinetuneConfig(Config):
     """How a model is fine-tuned, whatever for."""
 
-    mode: Literal["full", "lora", "probe", "scratch"] = "full"
+    mode: Literal["full", "lora", "probe", "blocks", "scratch"] = "full"
     """full: all weights. lora: low-rank changes, folded in at the end. probe: the network stays as it is.
-    scratch: all weights, newly drawn (what pre-training is worth is the difference to full)."""
+    blocks: some transformer blocks alone. scratch: all weights, newly drawn (what pre-training is worth is the
+    difference to full)."""
     batch_size: int = Field(32, ge=1)
     """Cells a step."""
     inputs: dict[str, Any] = {"cls_value": 0.0}
     """Changes to how cells are prepared; published fine-tuning gives ``<cls>`` the value 0."""
     lora: LoraConfig = LoraConfig()
     """Used by mode lora."""
+    blocks: tuple[int, ...] = (-2,)
+    """Blocks that mode blocks trains, counted from 0, or back from -1 (published scFoundation: the last but one)."""
     optim: OptimConfig = OptimConfig(lr=1e-4, schedule="step", decay_per_epoch=0.9)
     """Optimiser; learning rates of small networks trained from little data want to be higher."""
     train: TrainConfig = TrainConfig(max_epochs=10, keep="best")
@@ -63,13 +66,11 @@ def to_finetune(model: Any, config: FinetuneConfig) -> Any:
     return tuned
 
 
-def new_class_head(
-    width: int, num_classes: int, *, seed: int, num_layers: int = 3, kind: Literal["label", "domain"] = "label"
-) -> ClassHead:
+def new_class_head(width: int, num_classes: int, *, seed: int, **options: Any) -> ClassHead:
     """Return a class head drawn from ``seed``; the process's random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ClassHead(width, num_classes, num_layers=num_layers, kind=kind)
+        return ClassHead(width, num_classes, **options)
 
 
 def cell_loaders(source: Cells, rows: Rows, config: FinetuneConfig) -> list[CellLoader]:
@@ -105,7 +106,7 @@ def fit_objective(
         Run folder; see `cellwright.train.run.open_run`.
     unlearnt
         Tensors of the network that hold no learnt numbers (`cellwright.models.adapt.Adapted.unlearnt`): they are
-        trained in modes probe and lora too.
+        trained in modes probe, lora and blocks too.
 
     Raises
     ------
@@ -130,11 +131,22 @@ def fit_objective(
 
 
 def _choose_trained(network: Any, config: FinetuneConfig, unlearnt: Collection[str]) -> None:
-    if config.mode == "probe":
+    if config.mode in ("probe", "blocks"):
         network.requires_grad_(False)
+        if config.mode == "blocks":
+            _release_blocks(network, config.blocks)
     elif config.mode == "lora":
         add_lora(network, config.lora, seed=config.train.seed)
-    if config.mode in ("probe", "lora"):
+    if config.mode in ("probe", "lora", "blocks"):
         for name, parameter in network.named_parameters():
             if name in unlearnt:
                 parameter.requires_grad_(True)
+
+
+def _release_blocks(network: Any, chosen: Collection[int]) -> None:
+    """Let some transformer blocks of a frozen network be trained."""
+    num = len(network.blocks)
+    for number in chosen:
+        if not -num <= number < num:
+            raise ValueError(f"blocks = {number}: the network has blocks 0 to {num - 1}, or -{num} to -1 from the end")
+        network.blocks[number].requires_grad_(True)

@@ -83,7 +83,7 @@ def finetune(
         Column of obs whose groups are held out whole (``annotate``, ``multiome``). ``None`` = a donor- or study-like
         column where there is one, else random cells; ``"cells"`` = random cells.
     changes
-        Changes to the task's configuration such as ``"mode=lora"`` (probe | lora | full | scratch) or
+        Changes to the task's configuration such as ``"mode=lora"`` (probe | blocks | lora | full | scratch) or
         ``"train.max_epochs=3"``: `cellwright.tasks.annotate.AnnotateConfig`, ``integrate.IntegrateConfig``,
         ``multiome.MultiomeConfig``, ``perturb_cells.CellPerturbConfig`` (full | scratch).
     read, run

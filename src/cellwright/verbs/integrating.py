@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cellwright.tasks.integrate import IntegrateConfig
     from cellwright.train.run import FitResult
 
-MODES = ("zero_shot", "full", "lora", "probe", "scratch")
+MODES = ("zero_shot", "full", "lora", "probe", "blocks", "scratch")
 CELLS_FILE, MODEL_FOLDER = "integrated.h5ad", "model"
 
 
@@ -63,7 +63,7 @@ def integrate(
     *,
     tech_batch: str,
     label: str | None = None,
-    mode: Literal["zero_shot", "full", "lora", "probe", "scratch"] = "zero_shot",
+    mode: Literal["zero_shot", "full", "lora", "probe", "blocks", "scratch"] = "zero_shot",
     out: str | Path | None = None,
     changes: Sequence[str] = (),
     config: IntegrateOptions | None = None,
@@ -83,7 +83,8 @@ def integrate(
         Column of obs with cell types, for scores only: training never sees them. Cells without one are not scored.
     mode
         zero_shot: the model as it is. Others fine-tune a copy on these cells by scGPT's recipe: full (all weights),
-        lora (low-rank changes), probe (new parts only), scratch (all weights, newly drawn).
+        lora (low-rank changes), probe (new parts only), blocks (new parts and some blocks), scratch (all weights, newly
+        drawn).
     out
         Folder to make, new or empty: ``integrated.h5ad`` (the data with the embedding), ``model`` (when trained) and
         the report. Needed for training.

@@ -29,7 +29,7 @@ RECIPE, RUN, ANSWERS = "recipe.json", "run.json", "answers.npz"
 _UNNAMED = ("model.source", "contract.source", "train.accelerator", "train.devices", "train.log_every")
 """Parts of a recipe that change nothing in a finished run."""
 
-Mode = Literal["probe", "lora", "full", "scratch"]
+Mode = Literal["probe", "blocks", "lora", "full", "scratch"]
 
 
 class CompareOptions(Config):

@@ -28,4 +28,5 @@ FAMILY = Family(
     weights_terms=TERMS,
     keys=KEYS,
     vocab_file=list_name(NUM_PUBLISHED),
+    class_head={"num_layers": 2, "hidden": 256, "is_standardised": True, "has_layer_norm": False},
 )
