@@ -183,9 +183,7 @@ def multiome(place: Place) -> Job:
 
 
 def _screen(place: Place) -> tuple[anndata.AnnData, Model, cellwright.PerturbConfig]:
-    adata = anndata.read_h5ad(place.data / "norman2019_k562_crispra.h5ad")
-    if place.is_small:
-        adata = adata[::2].copy()
+    adata = anndata.read_h5ad(place.data / "norman2019_k562_crispra.h5ad")[:: 4 if place.is_small else 2].copy()
     config = cellwright.PerturbConfig(
         graph=GraphConfig(max_epochs=place.num(10)),
         cells=CellPerturbConfig(max_epochs=place.num(2, 1), cells_per_profile=8, pool=place.num(100, 20), device="cpu"),
@@ -325,7 +323,7 @@ def generate_make(place: Place) -> Job:
 
 def denoise(place: Place) -> Job:
     """Predict every gene of cells at five times their depth."""
-    adata = place.cells("pbmc3k", 100)
+    adata = place.cells("pbmc3k", 60)
     model = network("scfoundation", adata.var_names)
 
     def call() -> Stages:
@@ -337,7 +335,7 @@ def denoise(place: Place) -> Job:
 
 def gene_contexts(place: Place) -> Job:
     """Read the state of every gene in every cell, block by block; nothing is kept."""
-    adata = place.cells("pbmc3k", 100)
+    adata = place.cells("pbmc3k", 60)
     model = network("scfoundation", adata.var_names)
 
     def call() -> Stages:
@@ -350,7 +348,7 @@ def gene_contexts(place: Place) -> Job:
 
 def drug_response(place: Place) -> Job:
     """Train a network of ln IC50, lines held out, score beside baselines, report."""
-    folder, lines = place.data / "papers", place.num(200)
+    folder, lines = place.data / "papers", place.num(150, 20)
     cells = anndata.read_h5ad(folder / "gdsc_tgsa_cell_lines.h5ad")
     pairs = pd.read_csv(folder / "gdsc_tgsa_ic50.csv.gz")
     kept = cells.obs_names[:lines]
