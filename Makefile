@@ -37,6 +37,7 @@ bench: $(STAMP)  ## speed and memory, as JSON rows in bench/results
 	$(BIN)/python bench/step.py --record
 	$(BIN)/python bench/generate.py --record
 	$(BIN)/python bench/denoise.py --record
+	$(if $(DATA),$(BIN)/python bench/tasks.py --data $(DATA) --record)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .numba_cache .hypothesis

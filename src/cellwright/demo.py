@@ -35,6 +35,7 @@ from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 from cellwright.train.run import open_run
 from cellwright.verbs.labelled import check_labels, known_classes, without_unknown
+from cellwright.verbs.opening import with_left_out
 from cellwright.verbs.training import publish
 
 REFERENCE, QUERY, SHIPPED_LABEL = "pbmc_facs_zheng", "pbmc3k", "cell_type_coarse"
@@ -171,8 +172,10 @@ class Demo:
         self.fits["pre-training"] = ("pre-training (generative)", fit)
         self._lap("pre-training")
         accepts = self.base.family.accepts
-        self.reference = open_cells(job.reference, self.base.vocab, accepts=accepts, assume=job.assume)
-        self.query = open_cells(job.query, self.base.vocab, accepts=accepts, assume=job.assume)
+        self.reference, self.query = (
+            with_left_out(open_cells(data, self.base.vocab, accepts=accepts, assume=job.assume), self.base, self.run)
+            for data in (job.reference, job.query)
+        )
         code_n, names = label_codes(self.reference.obs, job.label)
         self.split = split_cells(self.reference.obs, by="cells", valid=0.1, seed=self.config.seed, label=job.label)
         self.code_n, self.classes = known_classes(code_n, names, self.split.train)

@@ -59,6 +59,20 @@ class AttentiveModel(Protocol):
 class Tokenizer(Protocol):
     """Turns cells into tokens, deterministically for a given draw."""
 
+    @property
+    def room(self) -> int:
+        """Most genes a cell may have as tokens; of more, a random part is left out."""
+        ...
+
+    @property
+    def feeds_silent(self) -> bool:
+        """Whether genes that a cell does not express are among its tokens."""
+        ...
+
+    def num_candidates_n(self, cells: CellBatch) -> np.ndarray:
+        """Return how many genes of each cell ask for that room, int64 ``[n]``."""
+        ...
+
     def __call__(self, cells: CellBatch, draw: Draw) -> TokenBatch:
         """Encode cells; the tokens of a cell depend on (seed, epoch, row), not on its minibatch."""
         ...

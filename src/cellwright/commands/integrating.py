@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellwright.commands.saying import say
+from cellwright.commands.saying import say, warnings_of
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.integration_options import IntegrationScoring
 from cellwright.verbs import ModelOptions, ReadOptions
@@ -64,7 +64,7 @@ def integrate(
 
     key = done.model.key if way.slot is None else way.slot
     n, d = done.embedding_nd.shape
-    lines = [table_text(done.evaluation), "", *done.evaluation.summary]
+    lines = [table_text(done.evaluation), "", *done.evaluation.summary, *warnings_of(done.evaluation)]
     lines.append(f'wrote {out / "integrated.h5ad"}: obsm["{key}"] {n} x {d}')
     if done.fit is not None:
         lines.append(f"model: {out / 'model'}")

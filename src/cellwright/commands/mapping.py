@@ -40,7 +40,7 @@ def index(
     columns = listed(label, "--label")
     verbs.check_index_place(out)
     opened = verbs.open_model(model, which.vocab, key=which.key)
-    source = verbs.open_deep(reference, opened, read)
+    source = verbs.open_deep(reference, opened, read, run=run)
     made = verbs.indexing(opened, source, columns, how, run)
     made.save(out)
     say(source.contract.lines())
@@ -81,7 +81,7 @@ def map_reference(
     check_threshold(threshold)
     opened = verbs.open_model(model, which.vocab, key=which.key)
     index = verbs.open_index(reference, opened)
-    source = verbs.open_deep(data, opened, read)
+    source = verbs.open_deep(data, opened, read, run=run)
     mapped, embedding_nd = verbs.mapping(opened, source, index, run)
     columns = verbs.mapping_columns(mapped, threshold)
     record = verbs.mapping_record(opened, source, index, run) | {"threshold": threshold}

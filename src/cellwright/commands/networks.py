@@ -65,4 +65,4 @@ def grn(
         from cellwright.evaluate.comparison import table_text
 
         say([table_text(network.evaluation)])
-    say([f"wrote {out}"])
+    say([*(f"warning: {line}" for line in network.record["contract"]["warnings"]), f"wrote {out}"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cellwright.commands.saying import say
+from cellwright.commands.saying import say, warnings_of
 from cellwright.commands.using import listed
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs import ModelOptions, ReadOptions
@@ -55,7 +55,7 @@ def finetune_annotate(
     result = verbs.finetune(
         data, opened, label=label, out=out, split_by=how.split_by, changes=changes, read=read, run=run
     )
-    warnings = [line for part in result.evaluation.contracts for line in part.lines if line.startswith("warning: ")]
+    warnings = warnings_of(result.evaluation)
     say(["", table_text(result.evaluation), "", *warnings, f"report: {result.report}", f"model:  {out}"])
 
 
@@ -189,7 +189,7 @@ def finetune_compare(
         data, opened, task=how.task, label=label, out=out, how=options, changes=set_ or [], read=read, run=run
     )
     evaluation = result.evaluation
-    warnings = [line for part in evaluation.contracts for line in part.lines if line.startswith("warning: ")]
+    warnings = warnings_of(evaluation)
     say(["", table_text(evaluation), "", evaluation.headline, *warnings, f"report: {result.report}", f"runs: {out}"])
 
 
@@ -236,6 +236,7 @@ def pretrain(
             *(f"{found['source']}: {found['state']['kind']} values" for found in contracts),
             *(f"warning: {warning}" for found in contracts for warning in found["warnings"]),
             *(f"sentences of {line}" for line in result.model.origin["pretraining"].get("sentences", ())),
+            *(f"warning: {line}" for line in result.fit.notes),
             f"{result.fit.num_steps} steps in {result.fit.seconds:.0f} s, {result.fit.num_parameters:,} parameters",
             f"model: {out}",
         ]

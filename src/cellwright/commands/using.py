@@ -74,7 +74,7 @@ def embed(
     contexts = _context_request(what, data, out)
     opened = verbs.with_pool(verbs.open_model(model, which.vocab, key=which.key), how.pool)
     slot = check_key("obsm", opened.key if what.slot is None else what.slot)
-    source = verbs.open_deep(data, opened, verbs.published_reading(read) if how.faithful else read, deep)
+    source = verbs.open_deep(data, opened, verbs.published_reading(read) if how.faithful else read, deep, run=run)
     opened, cells = verbs.prepared(opened, source, deep)
     found = None
     if contexts is not None:  # what cannot be written is refused before anything runs
@@ -136,7 +136,7 @@ def annotate(
     check_out(data, out)
     check_key("obs", slot)
     opened = verbs.open_model(model, which.vocab, key=which.key)
-    source = verbs.open_data(data, opened, verbs.published_reading(read) if how.faithful else read)
+    source = verbs.open_data(data, opened, verbs.published_reading(read) if how.faithful else read, run=run)
     asked = listed(how.tell or "", "--tell")
     verbs.check_columns(source.obs.columns, slot, how)
     found = verbs.annotation(opened, source, run, threshold=threshold, tell=asked, is_faithful=how.faithful, answer=how)

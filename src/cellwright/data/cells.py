@@ -91,6 +91,12 @@ class Cells:
             view._code_n[name] = code_n.astype(np.int64)
         return view
 
+    def with_warning(self, line: str) -> Cells:
+        """Return a view whose contract also warns of this."""
+        view = self.select(np.arange(len(self)))
+        view.contract = replace(self.contract, warnings=(*self.contract.warnings, line))
+        return view
+
     def codes(self, name: str) -> np.ndarray:
         """Return the codes that `with_obs` gave these cells, int64 ``[n]``."""
         if name not in self._code_n:
@@ -232,6 +238,7 @@ def _contract(opened: Opened, choice: Choice, match: GeneMatch, summary: tuple[i
         coverage={**match.coverage, "molecules": matched / total if total else 0.0},
         num_empty_cells=num_empty,
         notes=choice.notes,
+        is_in_memory=opened.is_in_memory,
     )
 
 
@@ -253,7 +260,7 @@ def _name_columns(var: pd.DataFrame) -> dict[str, list[str]]:
 
 def _check_backed(opened: Opened, choice: Choice) -> None:
     where = f"{title(choice.name)} of {opened.name}"
-    if not is_on_disk(choice.matrix) or opened.name == "AnnData":
+    if not is_on_disk(choice.matrix) or opened.is_in_memory:
         raise ValueError(
             f"{where} cannot stay on disk, only those of .h5ad and .zarr files can; use backed=False "
             "(leave out --backed)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import scipy.sparse as sp
 
 from cellwright.config import did_you_mean
 from cellwright.data.genes import GeneMatch
-from cellwright.data.sources import Opened
+from cellwright.data.sources import IN_MEMORY, Opened
 from cellwright.data.state import MatrixState, inspect_matrix, sample_rows, unlog
 
 COUNT_LAYERS = ("counts", "raw_counts", "count")
@@ -34,7 +35,7 @@ class Contract:
     """What was found in a data set and what was done with it."""
 
     source: str
-    """Path, or "AnnData"."""
+    """Path, the name given in ``uns["name"]``, or "AnnData"."""
     num_cells: int
     num_genes: int
     taken_from: str
@@ -51,6 +52,16 @@ class Contract:
     """What was done to the values."""
     warnings: tuple[str, ...] = ()
     """What a user should look at."""
+    is_in_memory: bool = False
+    """An AnnData was handed in."""
+
+    @property
+    def title(self) -> str:
+        """What a heading calls it: its file's name, the name it was given, or its size."""
+        if not self.is_in_memory:
+            return Path(self.source).name
+        named = f"{self.num_cells:,} cells x {self.num_genes:,} genes in memory"
+        return named if self.source == IN_MEMORY else self.source
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""

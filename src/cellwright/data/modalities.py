@@ -16,7 +16,7 @@ import numpy as np
 from cellwright.config import some_of
 from cellwright.data.contract import COUNT_LAYERS
 from cellwright.data.features import FeatureBlock, FeatureOptions, make_block, modality_named
-from cellwright.data.sources import damaged, open_source, read_anndata
+from cellwright.data.sources import damaged, name_of, open_source, read_anndata
 from cellwright.vocab import FEATURES, RNA
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def _read_mudata(path: Path) -> Any:
 
 def _from_anndata(data: Any, options: FeatureOptions) -> Study:
     """Take an AnnData apart; 10x data have the other features beside it."""
-    is_path = isinstance(data, str | Path)
-    name = str(data) if is_path else "AnnData"
+    name = name_of(data)
     opened = open_source(data)
     opened.close()
     adata = read_anndata(data)

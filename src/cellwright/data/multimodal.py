@@ -19,6 +19,7 @@ from cellwright.data.cells import Cells, open_cells
 from cellwright.data.contract import Contract
 from cellwright.data.features import FeatureOptions, most_covered
 from cellwright.data.modalities import Study, read_study
+from cellwright.data.sources import IN_MEMORY, name_of
 from cellwright.vocab import RNA, GeneVocab, modality_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ class Multimodal:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What a heading calls each study: its file's name, the name it was given, or its size."""
+        sizes = np.bincount(self.study_n, minlength=len(self.studies)).tolist()
+        return tuple(
+            f"{num:,} cells in memory" if name.startswith(IN_MEMORY) else Path(name).name
+            for name, num in zip(self.studies, sizes, strict=True)
+        )
 
     def measured(self, modality: str) -> np.ndarray:
         """Return bool ``[n]``: the cell has this modality. None has one that is not there at all."""
@@ -237,7 +247,7 @@ def _rna(study: Study, vocab: GeneVocab, **options: Any) -> tuple[sp.csr_matrix,
     try:
         cells = open_cells(study.rna, vocab, **options)
     except ValueError as error:  # the AnnData has no name of its own
-        raise ValueError(str(error).replace("AnnData", f"RNA of {study.name}", 1)) from None
+        raise ValueError(str(error).replace(name_of(study.rna), f"RNA of {study.name}", 1)) from None
     batch = cells.read(np.arange(len(cells)))
     value_nv = sp.csr_matrix((batch.value_z, batch.gene_z, batch.indptr_n1), shape=(len(cells), len(vocab)))
     is_here_n, row_n = study.rna_row_n >= 0, np.maximum(study.rna_row_n, 0)

@@ -29,11 +29,15 @@ _DAMAGE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, Ind
 """What HDF5, zarr, gzip and anndata raise on bytes that are not what they should be."""
 
 
+IN_MEMORY = "AnnData"  # name of data that have none
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """Tables of one data set, and its matrices by name."""
 
     name: str
+    """Path, or `name_of` an AnnData."""
     obs: pd.DataFrame
     var: pd.DataFrame
     matrices: Mapping[str, Any]
@@ -41,6 +45,8 @@ class Opened:
     raw_var: pd.DataFrame | None = None
     is_anndata: bool = True
     """False for 10x data."""
+    is_in_memory: bool = False
+    """An AnnData that was handed in."""
     others: tuple[sp.csr_matrix, pd.DataFrame] | None = None
     """10x data: features that are not genes, and their table with the column ``feature_types``."""
     close: Callable[[], None] = lambda: None
@@ -156,6 +162,14 @@ def open_source(data: Any) -> Opened:
     return opened
 
 
+def name_of(data: Any) -> str:
+    """Return the path of data, the name that an AnnData has in ``uns["name"]``, or else what it is."""
+    if isinstance(data, str | Path):
+        return str(data)
+    given = getattr(data, "uns", {}).get("name")
+    return given if isinstance(given, str) and given.strip() else IN_MEMORY
+
+
 def read_anndata(data: str | Path | Any) -> AnnData:
     """Read any kind of data set into an AnnData; one that is given is returned itself.
 
@@ -183,7 +197,10 @@ def _from_anndata(adata: Any) -> Opened:
     raw_var = None
     if adata.raw is not None:
         matrices["raw"], raw_var = _lent(adata.raw.X), adata.raw.var.copy()
-    return Opened(name="AnnData", obs=adata.obs.copy(), var=adata.var.copy(), matrices=matrices, raw_var=raw_var)
+    return Opened(
+        name=name_of(adata), obs=adata.obs.copy(), var=adata.var.copy(), matrices=matrices, raw_var=raw_var,
+        is_in_memory=True,
+    )  # fmt: skip
 
 
 def _open_path(path: Path) -> Opened:

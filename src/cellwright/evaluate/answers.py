@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,10 +96,10 @@ def evaluate_answers(
     seconds["embedding for the figures"] = time.perf_counter() - start
     return evaluate_study(
         AnnotationStudy(
-            title=f"Cell types of {Path(held_out.contract.source).name}, as {title} names them",
+            title=f"Cell types of {held_out.contract.title}, as {title} names them",
             where=f"{len(held_out):,} labelled cells",
             how="",
-            dataset=held_out.contract.source,
+            dataset=held_out.contract.title,
             classes=study.classes,
             query=held_out,
             truth_n=truth_n,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellwright.data.cells import Cells
+from cellwright.data.sources import IN_MEMORY
 from cellwright.data.splits import label_codes
 
 MAX_SHARED = 0.1
@@ -72,7 +73,7 @@ def seen_in_training(model: Any, held_out: Cells) -> tuple[str, ...]:
     contracts = model.origin.get("pretraining", {}).get("data", {}).get("contracts", ())
     sources = {str(contract.get("source")) for contract in contracts}
     name = held_out.contract.source
-    if name == "AnnData" or name not in sources:
+    if name == IN_MEMORY or name not in sources:
         return ()
     return (f"The model was pre-trained on {name} itself: its cells are not held out from it.",)
 

@@ -117,7 +117,9 @@ def _scale(scores: Sequence[Score], measure: Measure) -> tuple[float, float]:
     if len(best_first) > 3 and gaps[2:].max() > 0.5 * gaps.sum():
         best_first = best_first[: 3 + int(gaps[2:].argmax())]
     ends = [end for score in best_first for end in (score.value, score.low, score.high) if end is not None]
-    room = max(0.06 * (max(ends) - min(ends)), 1e-3)
+    span = max(ends) - min(ends)
+    # at least 4 % of the numbers' own size: marks from 0.9990 to 1.0010 would be too long to stand side by side
+    room = max(0.06 * span, (0.04 * max(map(abs, ends)) - span) / 2, 1e-3)
     return min(ends) - room, max(ends) + room
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
@@ -56,9 +55,9 @@ def evaluate_denoising(study: DenoisingStudy, run: InferenceOptions | None = Non
     found = answer_depths(study, query, names, run)
     methods = [_method(name, study, found) for name in found.drawn[0]]
     return Evaluation(
-        title=f"Denoised cells of {Path(study.source.contract.source).name}",
+        title=f"Denoised cells of {study.source.contract.title}",
         task="denoise",
-        dataset=study.source.contract.source,
+        dataset=study.source.contract.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=(
             f"{len(query):,} cells with {_listed(study.shares)} of their molecules, denoised by {found.model_name} and "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
@@ -50,12 +49,12 @@ def evaluate_filling(study: FillingStudy, framing: Framing | None = None) -> Eva
     """Fill in, score everything, and return the record of a report."""
     framing, answers = framing or Framing(), fill_all(study)
     found = _Found(study, answers)
-    family, source = study.model.family, study.held_out.contract.source
+    family, source = study.model.family, study.held_out.contract.title
     num_genes, num_cells = len(answers.question.gene_ids), len(answers.question)
     return Evaluation(
-        title=f"Unknown genes filled in by {family.title}, {Path(source).name}",
+        title=f"Unknown genes filled in by {family.title}, {source}",
         task="unmask",
-        dataset=Path(source).name,
+        dataset=source,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=(
             f"{found.scores.num_values:,} unknown values of {num_cells:,} held-out cells ({num_genes} genes), filled "

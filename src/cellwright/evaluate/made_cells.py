@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellwright.config import did_you_mean
-from cellwright.data.sources import read_anndata
+from cellwright.data.sources import name_of, read_anndata
 from cellwright.evaluate.apart import some
 
 _TOLERANCE = 1e-3
@@ -54,7 +53,7 @@ def read_made(data: Any, model: Any, category: str) -> MadeCells:
         When the values are no levels, the genes are not those of the model's vocabulary, the column is missing, or the
         record names another model.
     """
-    name = str(data) if isinstance(data, str | Path) else "AnnData"
+    name = name_of(data)
     adata = read_anndata(data)
     record = dict(dict(adata.uns.get("cellwright", {})).get("generated", {}))
     _check_model(name, dict(record.get("model", {})), model)

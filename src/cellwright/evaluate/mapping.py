@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,14 +198,14 @@ def _annotation_study(
     groups_n = None if study.group is None else label_codes(query.obs, study.group)[0]
     side_n = np.repeat([1, 0], [num, len(drawn)])
     reference_code_n = label_codes(study.reference.obs, study.label)[0][drawn]
-    names = [Path(cells.contract.source).name for cells in (study.reference, query)]
+    names = [cells.contract.title for cells in (study.reference, query)]
     lines = [f"the reference lacks {name!r}, so no label is scored: {count:,} cells" for name, count in unknown.items()]
     return AnnotationStudy(
         title=f"{names[1]} mapped onto {names[0]} by {title}",
         task="map_reference",
         where=f"{num:,} query cells after {len(study.reference):,} reference cells of {len(classes)} types",
         how="",
-        dataset=query.contract.source,
+        dataset=query.contract.title,
         classes=classes,
         query=query,
         truth_n=truth_n,

@@ -7,7 +7,8 @@ escaped. The same evaluation gives the same bytes.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from cellwright.files import atomic_path
 
 __all__ = ["table_text", "write_report"]
 
-NARROW = 6
-"""More metrics than these stand closer to each other in the table."""
+MOST_BESIDE = 6
+"""More metrics than these are shown in several tables, one below the other."""
 
 
 def write_report(evaluation: Evaluation, path: str | Path) -> Path:
@@ -49,6 +50,7 @@ def write_report(evaluation: Evaluation, path: str | Path) -> Path:
         evaluation=evaluation,
         verdict=verdict(evaluation),
         comparison=_comparison(evaluation),
+        has_roof=any(method.bound == "roof" for method in evaluation.methods),
         metric_notes=[(evaluation.measures[n].label, evaluation.measures[n].note) for n in metric_columns(evaluation)],
         figures={name: _data_uri(content) for name, content in _figures(evaluation)},
         cost=_cost(evaluation),
@@ -90,8 +92,22 @@ def _seconds(value: float | None) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def _comparison(evaluation: Evaluation) -> dict[str, Any]:
-    columns, primary = metric_columns(evaluation), evaluation.primary_metric
+def _comparison(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return what the comparison shows, in tables of as many metrics each as a page is wide, all with the same rows."""
+    columns = metric_columns(evaluation)
+    num_tables = math.ceil(len(columns) / MOST_BESIDE)
+    edges = [round(len(columns) * k / num_tables) for k in range(num_tables + 1)]
+    parts = [columns[first:last] for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [
+        _comparison_part(evaluation, names, is_first=part == 0, is_last=part == num_tables - 1)
+        for part, names in enumerate(parts)
+    ]
+
+
+def _comparison_part(
+    evaluation: Evaluation, columns: Sequence[str], *, is_first: bool, is_last: bool
+) -> dict[str, Any]:
+    primary = evaluation.primary_metric
     best = {name: best_methods(evaluation, name) for name in columns}
     rows = []
     for method in ranked(evaluation.methods, primary, evaluation.measures[primary]):
@@ -109,13 +125,13 @@ def _comparison(evaluation: Evaluation) -> dict[str, Any]:
                 "parameters": "–" if parameters is None else f"{parameters:,}",
             }
         )
+    measures = [evaluation.measures[name] for name in columns]
     return {
-        "labels": [evaluation.measures[name].label for name in columns],
+        "heads": [(measure.label, measure.note) for measure in measures],
         "rows": rows,
-        "is_narrow": len(columns) > NARROW,
-        "has_seconds": any(method.seconds is not None for method in evaluation.methods),
-        "has_parameters": any(method.trained_parameters is not None for method in evaluation.methods),
-        "has_roof": any(method.bound == "roof" for method in evaluation.methods),
+        "is_first": is_first,
+        "has_seconds": is_last and any(method.seconds is not None for method in evaluation.methods),
+        "has_parameters": is_last and any(method.trained_parameters is not None for method in evaluation.methods),
     }
 
 

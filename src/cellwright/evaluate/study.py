@@ -101,7 +101,7 @@ def study_record(
     return Evaluation(
         title=study.title,
         task=study.task,
-        dataset=study.dataset or study.query.contract.source,
+        dataset=study.dataset or study.query.contract.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         headline=headline,
         summary=study.summary,

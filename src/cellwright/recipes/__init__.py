@@ -85,6 +85,7 @@ def pretrain_model(
     from cellwright.data.joined import open_together
     from cellwright.data.loader import CellLoader
     from cellwright.data.splits import split_cells
+    from cellwright.tasks.left_out import training_notes
     from cellwright.train.plan import TrainPlan
     from cellwright.train.run import fit, open_run
 
@@ -122,7 +123,10 @@ def pretrain_model(
     loaders = [CellLoader(source, split.train, recipe.batch_size, seed=seed, drop_last=True)]
     if len(split.valid):
         loaders.append(CellLoader(source, split.valid, recipe.batch_size, seed=seed, shuffle=False))
-    result = fit(plan, *loaders, config=recipe.train, folder=folder, resume=resume, is_progress_shown=is_progress_shown)
+    result = fit(
+        plan, *loaders, config=recipe.train, folder=folder, resume=resume,
+        notes=training_notes(plan.tokenize, loaders[0]), is_progress_shown=is_progress_shown,
+    )  # fmt: skip
     model.network.eval()
     model.heads |= {name: term.head.eval() for name, term in objective.heads.items()}
     model.origin["pretraining"] = {"recipe": recipe.record(), "data": source.record(), "steps": result.num_steps}

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from cellwright.protocols import CellSource, DepthTokenizer
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import InferenceOptions, by_length, choose_device, in_use
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, token_batches
 from cellwright.tokens.depth import DepthTarget
-from cellwright.types import Draw, TokenBatch
+from cellwright.types import TokenBatch
 
 BLOCK_VALUES = 8_000_000  # values answered before they are handed on: 32 MB
 SCALE = "log1p of molecules per 10,000 at the depth asked for"
@@ -107,8 +107,7 @@ def denoise_blocks(
                 cells = source.read(np.arange(start, min(start + step, len(source))))
                 value_ng = np.full((len(cells), len(gene_ids)), np.nan, np.float32)
                 has_n = np.flatnonzero(tokenize.depth_of(cells) > 0)
-                for at_n in by_length(tokenize.num_tokens_n(cells.take(has_n)), options, device):
-                    tokens = tokenize(cells.take(has_n[at_n]), Draw(options.seed))
+                for at_n, tokens in token_batches(tokenize, cells.take(has_n), options, device):
                     value_ng[has_n[at_n]] = _answers(model, tokens, gene_ids, options)
                     bar.update(len(at_n))
                 bar.update(len(cells) - len(has_n))
@@ -133,9 +132,8 @@ def answered_ids(model: Any) -> np.ndarray:
 
 def _answers(model: Any, tokens: TokenBatch, gene_ids: np.ndarray, options: InferenceOptions) -> np.ndarray:
     place_g = answer_places(tokens, gene_ids, len(model.vocab))
-    device = next(model.network.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-        out = model.network(tokens.to(device), {"value_nt"})
+    with in_precision(options, tokens.gene_nt.device):
+        out = model.network(tokens, {"value_nt"})
     value_nt = tokens.layout.pack(out.value_nt)[0].view(tokens.layout.num_cells, -1).float().cpu()
     value_ng = value_nt[:, torch.from_numpy(place_g)].clamp(min=0).numpy()
     if not np.isfinite(value_ng).all():
@@ -154,7 +152,7 @@ def answer_places(tokens: TokenBatch, gene_ids: np.ndarray, num_entries: int) ->
     layout = tokens.layout
     if len(set(layout.lengths)) > 1:
         raise ValueError("the cells' tokens differ in number, so genes were left out for length; unset max_length")
-    gene_nt = layout.pack(tokens.gene_nt)[0].view(layout.num_cells, -1)
+    gene_nt = layout.pack(tokens.gene_nt)[0].view(layout.num_cells, -1).cpu()
     place_v = np.full(num_entries, -1)
     place_v[gene_nt[0].numpy()] = np.arange(gene_nt.shape[1])
     place_g = place_v[gene_ids]

@@ -22,11 +22,11 @@ from cellwright.nn.heads import ClassHead
 from cellwright.nn.lora import LoraConfig, add_lora, merge_lora
 from cellwright.objectives import Objective
 from cellwright.tasks.embed import check_vocab
+from cellwright.tasks.left_out import training_notes
 from cellwright.train.config import TrainConfig
 from cellwright.train.optim import OptimConfig
 
 if TYPE_CHECKING:
-    from cellwright.protocols import Loader
     from cellwright.train.run import FitResult
 
 
@@ -77,10 +77,10 @@ def new_class_head(width: int, num_classes: int, *, seed: int, **options: Any) -
         return ClassHead(width, num_classes, **options)
 
 
-def cell_loaders(source: Cells, rows: Rows, config: FinetuneConfig) -> list[Loader]:
+def cell_loaders(source: Cells, rows: Rows, config: FinetuneConfig) -> list[CellLoader]:
     """Return the loader of training cells, and that of validation cells where there are any."""
     seed = config.train.seed
-    loaders: list[Loader] = [CellLoader(source, rows.train, config.batch_size, seed=seed)]
+    loaders = [CellLoader(source, rows.train, config.batch_size, seed=seed)]
     if len(rows.valid):
         loaders.append(CellLoader(source, rows.valid, config.batch_size, seed=seed, shuffle=False))
     return loaders
@@ -89,7 +89,7 @@ def cell_loaders(source: Cells, rows: Rows, config: FinetuneConfig) -> list[Load
 def fit_objective(
     tuned: Any,
     objective: Objective,
-    loaders: list[Loader],
+    loaders: list[CellLoader],
     *,
     config: FinetuneConfig,
     folder: Path,
@@ -125,8 +125,10 @@ def fit_objective(
     network = tuned.network.train()
     how = {"lora": config.lora, "blocks": config.blocks, "seed": config.train.seed}
     choose_trained(network, config.mode, unlearnt=unlearnt, **how)
-    plan = TrainPlan(network, objective, tuned.tokenizer(), optim=config.optim, seed=config.train.seed)
-    result = fit(plan, *loaders, config=config.train, folder=folder, is_progress_shown=is_progress_shown)
+    tokenize = tuned.tokenizer()
+    plan = TrainPlan(network, objective, tokenize, optim=config.optim, seed=config.train.seed)
+    notes = training_notes(tokenize, loaders[0])
+    result = fit(plan, *loaders, config=config.train, folder=folder, notes=notes, is_progress_shown=is_progress_shown)
     if config.mode == "lora":
         merge_lora(network)
     network.requires_grad_(True).eval()

@@ -7,6 +7,7 @@ is 19,264 vectors of 512 numbers, 39 MB, so answers come in blocks and are never
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ from cellwright.protocols import CellSource, DepthTokenizer
 from cellwright.tasks.denoise import answer_places, answered_ids
 from cellwright.tasks.embed import check_vocab
 from cellwright.tasks.gene_features import CONTEXT
-from cellwright.tasks.inference import InferenceOptions, by_length, choose_device, in_precision, in_use
-from cellwright.types import Draw, TokenBatch
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, token_batches
+from cellwright.types import TokenBatch
 
 BLOCK_CELLS = 4
 """Cells that are answered before they are handed on."""
@@ -94,19 +95,20 @@ def _blocks(
     model: Any, source: CellSource, gene_ids: np.ndarray, is_together: bool, options: InferenceOptions
 ) -> Iterator[tuple[int, np.ndarray]]:
     tokenize = model.tokenizer(genes="panel")
-    device, step = choose_device(options.device), len(source) if is_together else BLOCK_CELLS
+    device, step = choose_device(options.device), BLOCK_CELLS
+    if is_together:
+        step = len(source)
+        options = options.model_copy(update={"batch_size": step, "max_tokens": sys.maxsize})
     with in_use([model.network], device):
         with tqdm(total=len(source), desc="genes", unit="cell", disable=not options.progress, leave=False) as bar:
             for start in range(0, len(source), step):
                 cells = source.read(np.arange(start, min(start + step, len(source))))
-                parts = [np.arange(len(cells))]
-                if not is_together:
-                    parts = list(by_length(tokenize.num_tokens_n(cells), options, device))
                 found = [
-                    _states(model, tokenize(cells.take(at_n), Draw(options.seed)), gene_ids, options) for at_n in parts
+                    (at_n, _states(model, tokens, gene_ids, options))
+                    for at_n, tokens in token_batches(tokenize, cells, options, device)
                 ]
-                block_ngd = np.empty((len(cells), *found[0].shape[1:]), np.float32)
-                for at_n, part_ngd in zip(parts, found, strict=True):
+                block_ngd = np.empty((len(cells), *found[0][1].shape[1:]), np.float32)
+                for at_n, part_ngd in found:
                     block_ngd[at_n] = part_ngd
                     bar.update(len(at_n))
                 yield start, block_ngd
@@ -114,9 +116,9 @@ def _blocks(
 
 def _states(model: Any, tokens: TokenBatch, gene_ids: np.ndarray, options: InferenceOptions) -> np.ndarray:
     place_g = torch.from_numpy(answer_places(tokens, gene_ids, len(model.vocab)))
-    device = next(model.network.parameters()).device
+    device = tokens.gene_nt.device
     with in_precision(options, device):
-        out = model.network(tokens.to(device), {CONTEXT})
+        out = model.network(tokens, {CONTEXT})
     context_ntd = tokens.layout.pack(out.context_ntd)[0].unflatten(0, (tokens.layout.num_cells, -1))
     context_ngd = context_ntd[:, place_g.to(device)].float().cpu().numpy()
     if not np.isfinite(context_ngd).all():

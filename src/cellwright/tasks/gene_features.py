@@ -19,10 +19,17 @@ import numpy as np
 import torch
 
 from cellwright.data.perturbations import align_genes
-from cellwright.protocols import CellSource
+from cellwright.protocols import CellSource, Tokenizer
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import InferenceOptions, by_length, choose_device, in_precision, in_use
-from cellwright.types import Draw
+from cellwright.tasks.inference import (
+    InferenceOptions,
+    choose_device,
+    in_precision,
+    in_use,
+    token_batches,
+    tokenizer_for,
+)
+from cellwright.tasks.left_out import LeftOut, count_left_out
 
 CONTEXT = "context_ntd"
 """Output of families whose decoder gives genes states of their own."""
@@ -166,16 +173,22 @@ class ModelContexts:
         value_gd = (total_gd[kept] / num_g[kept, None]).astype(np.float32)
         return GeneTable(tuple(self.genes[i] for i in kept), value_gd, what)
 
+    def left_out(self, rows: np.ndarray) -> LeftOut | None:
+        """Count the genes of these cells that find no room; ``None`` = all do."""
+        return count_left_out(self._tokenizer(), self.source, rows=rows, seed=self.options.seed)
+
+    def _tokenizer(self) -> Tokenizer:
+        # a decoder gives every gene of the panel a state, also those that the cell does not express (as published)
+        has_decoder = CONTEXT in self.model.network.produces
+        return tokenizer_for(self.model, self.options, {"genes": "panel"} if has_decoder else None)
+
     def _run(self, rows: np.ndarray):
         """Yield (positions in ``rows``, cell of each token, column of each token, states) of gene tokens."""
-        outputs = {CONTEXT} & set(self.model.network.produces)
-        # a decoder gives every gene of the panel a state, also those that the cell does not express (as published)
-        tokenize = self.model.tokenizer(**({"genes": "panel"} if outputs else {}))
+        outputs, tokenize = {CONTEXT} & set(self.model.network.produces), self._tokenizer()
         with in_use([self.model.network], choose_device(self.options.device)):
             device = next(self.model.network.parameters()).device
             cells = self.source.read(rows)
-            for at_n in by_length(tokenize.num_tokens_n(cells), self.options, device):
-                tokens = tokenize(cells.take(at_n), Draw(self.options.seed)).to(device)
+            for at_n, tokens in token_batches(tokenize, cells, self.options, device):
                 with in_precision(self.options, device):
                     out = self.model.network(tokens, outputs)
                 layout = tokens.layout

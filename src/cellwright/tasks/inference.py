@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from cellwright.config import Config
-from cellwright.protocols import CellSource
-from cellwright.types import Draw, ModelOutput, TokenBatch
+from cellwright.protocols import CellSource, Tokenizer
+from cellwright.types import CellBatch, Draw, ModelOutput, TokenBatch
 
 MAX_TOKENS = 32768  # a minibatch, where options say nothing
 MAX_TOKENS_CPU = 2048  # the same on a CPU: more are no faster there, and take memory
@@ -111,16 +111,28 @@ def run_tokenizer(
 
     ``inputs`` are changes to how cells are prepared, fields of `cellwright.models.InputConfig`.
     """
-    changes = {"ties": options.ties, "max_length": options.max_length} | dict(inputs or {})
-    tokenize = model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
+    tokenize = tokenizer_for(model, options, inputs)
     device = next(model.network.parameters()).device
-    draw = Draw(options.seed)
     with tqdm(total=len(source), desc=what, unit="cell", disable=not options.progress, leave=False) as bar:
         for start in range(0, len(source), READ_AHEAD):
             cells = source.read(np.arange(start, min(start + READ_AHEAD, len(source))))
-            for at_n in by_length(tokenize.num_tokens_n(cells), options, device):
-                yield start + at_n, tokenize(cells.take(at_n), draw).to(device)
+            for at_n, tokens in token_batches(tokenize, cells, options, device):
+                yield start + at_n, tokens
                 bar.update(len(at_n))
+
+
+def tokenizer_for(model: Any, options: InferenceOptions, inputs: Mapping[str, Any] | None = None) -> Tokenizer:
+    """Return the tokeniser of a model that is run with these options, and ``inputs`` as in `run_tokenizer`."""
+    changes = {"ties": options.ties, "max_length": options.max_length} | dict(inputs or {})
+    return model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
+
+
+def token_batches(
+    tokenize: Tokenizer, cells: CellBatch, options: InferenceOptions, device: torch.device
+) -> Iterator[tuple[np.ndarray, TokenBatch]]:
+    """Yield (positions among ``cells``, tokens on the device) for every cell, each once, shortest first."""
+    for at_n in by_length(tokenize.num_tokens_n(cells), options, device):
+        yield at_n, tokenize(cells.take(at_n), Draw(options.seed)).to(device)
 
 
 def in_precision(options: MachineOptions, device: torch.device) -> torch.autocast:

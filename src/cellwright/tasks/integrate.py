@@ -211,7 +211,7 @@ def batch_rows(code_n: np.ndarray, valid_fraction: float, seed: int) -> Rows:
     return Rows(train=np.setdiff1d(np.arange(len(code_n)), held), valid=held)
 
 
-def batch_loaders(network: Any, source: Cells, config: IntegrateConfig) -> list[Loader]:
+def batch_loaders(network: Any, source: Cells, config: IntegrateConfig) -> list[CellLoader]:
     """Return training minibatches and those to watch.
 
     A network that normalises by batch gets minibatches of one sequencing batch each, as published; others mixed ones.
@@ -221,7 +221,9 @@ def batch_loaders(network: Any, source: Cells, config: IntegrateConfig) -> list[
     is_by_batch = any(isinstance(module, DomainBatchNorm) for module in network.modules())
     # one group of all: shared evenly, so that no minibatch is left with a single cell, which no similarity can be of
     group_n = code_n if is_by_batch else np.zeros_like(code_n)
-    loaders: list[Loader] = [CellLoader(source, rows.train, config.batch_size, seed=seed, groups=group_n[rows.train])]
+    loaders: list[CellLoader] = [
+        CellLoader(source, rows.train, config.batch_size, seed=seed, groups=group_n[rows.train])
+    ]
     if len(rows.valid):
         loaders.append(
             CellLoader(source, rows.valid, config.batch_size, seed=seed, shuffle=False, groups=group_n[rows.valid])

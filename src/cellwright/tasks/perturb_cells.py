@@ -47,7 +47,8 @@ class CellPerturbConfig(Config):
 
     mode: Literal["full", "lora", "probe", "blocks", "scratch"] = "full"
     """full: all weights. lora: low-rank changes, folded in at the end, and what is new. probe: what is new alone: the
-    affine head, the condition flags, words of perturbations. scratch: all weights, newly drawn."""
+    affine head, the condition flags, words of perturbations. blocks: that, and some transformer blocks. scratch: all
+    weights, newly drawn."""
     lora: LoraConfig = LoraConfig()
     """Used by mode lora."""
     blocks: tuple[int, ...] = (-2,)

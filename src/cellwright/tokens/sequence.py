@@ -107,10 +107,7 @@ def encode_cells(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> TokenBatch
     keys = [cell_keys(draw, cells.row_n, purpose) for purpose in (TIES, SUBSET)]
     rows = _Rows(*read_rows(cells, spec.panel), *keys)
     kept_n = flagged_genes(cells, spec) if cells.flags else None
-    num_n = np.full(len(cells), len(spec.panel)) if spec.keep_zero else np.diff(rows.indptr_n1)
-    if kept_n is not None and not spec.keep_zero:
-        num_n = num_n + [_num_silent(rows, cell, kept) for cell, kept in enumerate(kept_n)]
-    length_n = len(spec.prefix) + np.minimum(num_n, spec.room)
+    length_n = len(spec.prefix) + np.minimum(_num_candidates_n(rows.indptr_n1, rows.gene_z, spec, kept_n), spec.room)
     if not length_n.all():
         row = int(cells.row_n[np.argmin(length_n)])
         raise ValueError(f"the cell at row {row} expresses no gene of the vocabulary or panel; drop it or add a prefix")
@@ -133,6 +130,27 @@ def encode_cells(cells: CellBatch, spec: SequenceSpec, draw: Draw) -> TokenBatch
     )
 
 
+def num_candidates_n(cells: CellBatch, spec: SequenceSpec) -> np.ndarray:
+    """Return how many genes of each cell may become tokens, int64 ``[n]``; `encode_cells` leaves out all but ``room``.
+
+    Raises what `encode_cells` does of values and flags.
+    """
+    kept_n = flagged_genes(cells, spec) if cells.flags else None
+    return _num_candidates_n(*read_rows(cells, spec.panel)[:2], spec, kept_n)
+
+
+def _num_candidates_n(
+    indptr_n1: np.ndarray, gene_z: np.ndarray, spec: SequenceSpec, kept_n: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    if spec.keep_zero:
+        return np.full(len(indptr_n1) - 1, len(spec.panel))
+    own_n = np.diff(indptr_n1)
+    if kept_n is None:
+        return own_n
+    rows = zip(indptr_n1[:-1], indptr_n1[1:], kept_n, strict=True)
+    return own_n + [len(np.setdiff1d(kept, gene_z[first:last])) for first, last, kept in rows]
+
+
 def flagged_genes(cells: CellBatch, spec: SequenceSpec) -> list[np.ndarray]:
     """Return the genes that each cell flags, ascending; see `encode_cells` for what is raised."""
     kept_n = []
@@ -148,10 +166,6 @@ def flagged_genes(cells: CellBatch, spec: SequenceSpec) -> list[np.ndarray]:
             )
         kept_n.append(kept)
     return kept_n
-
-
-def _num_silent(rows: _Rows, cell: int, kept: np.ndarray) -> int:
-    return len(np.setdiff1d(kept, rows.gene_z[rows.indptr_n1[cell] : rows.indptr_n1[cell + 1]]))
 
 
 class _Rows(NamedTuple):

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,8 @@ class FitResult:
     """Parameters that were trained: parts that no loss reaches are not counted."""
     num_parameters: int
     """Parameters of network and heads, frozen ones included."""
+    notes: tuple[str, ...] = ()
+    """What there was to say of the cells it was trained on."""
 
 
 def open_run(folder: str | Path, record: Mapping[str, Any], *, resume: bool = False) -> Path:
@@ -133,6 +135,7 @@ def fit(
     config: TrainConfig,
     folder: str | Path,
     resume: bool = False,
+    notes: Sequence[str] = (),
     is_progress_shown: bool = True,
 ) -> FitResult:
     """Train ``plan.network`` in place and return what came of it.
@@ -146,6 +149,8 @@ def fit(
     resume
         Go on from the newest checkpoint in ``folder`` (from the beginning, if the run was stopped before the first).
         The result is that of a run that was never stopped, bit for bit on one machine.
+    notes
+        Lines for the log before the first step of a new run.
     is_progress_shown
         Show a progress bar on stderr.
 
@@ -173,6 +178,8 @@ def fit(
     callbacks += [keeper, *([StderrBar()] if is_progress_shown else [])]
     plan.horizon = lambda: _horizon(len(loader), config)
     plan.train()
+    for line in () if resume or rank_zero_only.rank else notes:
+        note(folder, line)
     begin = time.monotonic()
     with _quiet(), _leaving_no_trace():
         trainer = _trainer(config, callbacks, folder, is_progress_shown=is_progress_shown)
@@ -193,6 +200,7 @@ def fit(
         best_loss=None if keeper.best_step is None else keeper.best_loss,
         num_trained=sum(p.numel() for p in trainer.optimizers[0].state),
         num_parameters=sum(p.numel() for p in plan.parameters()),
+        notes=tuple(notes),
     )
 
 

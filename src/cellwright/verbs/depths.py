@@ -15,6 +15,7 @@ from cellwright.verbs.opening import ReadOptions, open_data
 
 if TYPE_CHECKING:
     from cellwright.data.cells import Cells
+    from cellwright.tasks.inference import InferenceOptions
 
 _LOGS = ("log1p",)
 _LINEAR = ("raw", "normalised")
@@ -54,7 +55,14 @@ def knows_depth(model: Model) -> bool:
     return isinstance(model.tokenizer(), DepthTokenizer)
 
 
-def open_deep(data: Any, model: Model, read: ReadOptions | None, how: DepthOptions | None = None) -> Cells:
+def open_deep(
+    data: Any,
+    model: Model,
+    read: ReadOptions | None,
+    how: DepthOptions | None = None,
+    *,
+    run: InferenceOptions | None = None,
+) -> Cells:
     """Open cells for a model as `open_data` does, with values that its read depth can be told from.
 
     Raises
@@ -68,17 +76,17 @@ def open_deep(data: Any, model: Model, read: ReadOptions | None, how: DepthOptio
         if how.is_asked:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in how.asked())
             raise ValueError(f"{model.family.title} knows no read depth; leave out {names}")
-        return open_data(data, model, read)
+        return open_data(data, model, read, run=run)
     _check(how)
     if how.total is not None or how.log_sum:
-        return open_data(data, model, read, accepts=_LOGS)
+        return open_data(data, model, read, accepts=_LOGS, run=run)
     if how.bulk:
-        return open_data(data, model, read, accepts=_LINEAR)
-    source = open_data(data, model, read)
+        return open_data(data, model, read, accepts=_LINEAR, run=run)
+    source = open_data(data, model, read, run=run)
     if source.state == "raw":
         return source
     try:
-        return open_data(data, model, read, accepts=("raw",))
+        return open_data(data, model, read, accepts=("raw",), run=run)
     except ValueError as error:
         raise ValueError(
             f"read depth cannot be told from {source.state} values: {error}; or, for log1p values, name the column of "

@@ -7,6 +7,7 @@ from typing import Any
 
 from cellwright.files import atomic_path
 from cellwright.models import FAMILIES, Model, shipped
+from cellwright.tasks.inference import InferenceOptions
 from cellwright.verbs.opening import STATES, ModelOptions, ReadOptions, check_new, open_data, open_model
 
 
@@ -38,7 +39,9 @@ def inspect(
     if isinstance(what, Model) or (isinstance(what, str | Path) and _is_model(what)):
         return _inspect_model(open_model(what, which.vocab, key=which.key))
     if model is not None:
-        contract = open_data(what, open_model(model, which.vocab, key=which.key), read).contract
+        # what has no room is counted by reading all cells, which those left on disk are spared here
+        run = None if read is not None and read.backed else InferenceOptions()
+        contract = open_data(what, open_model(model, which.vocab, key=which.key), read, run=run).contract
     else:
         from cellwright.data.cells import open_cells
         from cellwright.data.gene_table import human_genes

@@ -76,8 +76,9 @@ def fill(model: Model, data: Any, asked: FillRequest) -> AnnData:
         raise ValueError(
             f"{model.family.title} fills in the genes of cells; give the data that they, or cells of that kind, are in"
         )
-    source = open_data(data, model, asked.config.reading)
     run = _run(asked)
+    is_embedded = bool(asked.kinds) or asked.config.from_embedding  # else no gene is left out
+    source = open_data(data, model, asked.config.reading, run=run if is_embedded else None)
     gene_ids = fed_ids(model)
     question, obs = _of_kinds(model, source, asked, run) if asked.kinds else _of_cells(model, source, asked, run)
     question = _only(model, _forced(model, question, asked.force), asked.config.only)

@@ -135,7 +135,13 @@ def finetune_annotate(asked: FinetuneAsk) -> FinetuneResult:
     model, folder, run = asked.model, asked.folder, asked.run
     config = AnnotateConfig().override(asked.changes)
     cells = labelled_cells(
-        asked.adata, model, asked.label, split_by=asked.split_by, seed=config.train.seed, read=asked.read
+        asked.adata,
+        model.with_inputs(**config.inputs),
+        asked.label,
+        split_by=asked.split_by,
+        seed=config.train.seed,
+        read=asked.read,
+        run=run,
     )
     check_place(folder)
     start = time.perf_counter()

@@ -18,7 +18,7 @@ from cellwright.models import Model
 from cellwright.models.adapt import adapted
 from cellwright.tasks.inference import InferenceOptions
 from cellwright.tasks.integration_options import IntegrationScoring, check_scoring
-from cellwright.verbs.opening import ReadOptions, check_new, open_model, with_tech_batches
+from cellwright.verbs.opening import ReadOptions, check_new, open_model, with_left_out, with_tech_batches
 from cellwright.verbs.training import publish, removed_if_futile
 from cellwright.verbs.using import provenance
 
@@ -148,7 +148,8 @@ class _Work:
 
         self.adata, self.base, self.config, self.run = adata, model, config, run
         self.read = config.reading.model_copy(update={"tech_batch": tech_batch})
-        self.source = open_cells(adata, model.vocab, accepts=model.family.accepts, **self.read.of_matrix())
+        source = open_cells(adata, model.vocab, accepts=model.family.accepts, **self.read.of_matrix())
+        self.source = with_left_out(source, model, run)
         self.tech_batch, self.label = groups_of(self.source, tech_batch, label, config.unlabelled)
         check_batches(self.tech_batch.code_n, self.tech_batch.names)
         self.seconds: dict[str, float] = {}
@@ -270,7 +271,7 @@ class _Work:
     ) -> Evaluation:
         from cellwright.evaluate.integration import IntegrationStudy, evaluate_integration
 
-        name = Path(self.source.contract.source).name
+        name = self.source.contract.title
         one = "One data set, one seed" + ("." if training is None else " of training.")
         return evaluate_integration(
             IntegrationStudy(

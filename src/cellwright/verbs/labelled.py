@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from cellwright.evaluate.annotation import Contender
     from cellwright.evaluate.study import AnnotationStudy
     from cellwright.tasks.annotate import AnnotateConfig, Rows
+    from cellwright.tasks.inference import InferenceOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +53,12 @@ def labelled_cells(
     held_out: Sequence[str] = (),
     seed: int,
     read: ReadOptions | None = None,
+    run: InferenceOptions | None = None,
 ) -> LabelledCells:
     """Open labelled cells for a model, and hold a fifth of them, or named groups, out; see `finetune` for errors."""
     from cellwright.data.splits import hold_out, label_codes, split_cells
 
-    source = open_data(adata, model, read)
+    source = open_data(adata, model, read, run=run)
     code_n, names = label_codes(source.obs, label)
     check_labels(code_n, names, label)
     if held_out:
@@ -160,7 +161,7 @@ def annotation_study(
     source, split, query = cells.source, cells.split, cells.query
     groups_n, group_names = grouping_of(query.obs, split.by)
     return AnnotationStudy(
-        title=f"Cell types of {Path(source.contract.source).name}",
+        title=f"Cell types of {source.contract.title}",
         where=f"{len(query):,} held-out cells ({split_words(split)})",
         classes=cells.classes,
         query=query,

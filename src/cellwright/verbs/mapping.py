@@ -66,7 +66,7 @@ def index_reference(
     if out is not None:
         check_index_place(out)
     model, run = open_model(model), run or InferenceOptions()
-    index = indexing(model, open_deep(adata, model, read), labels, config, run)
+    index = indexing(model, open_deep(adata, model, read, run=run), labels, config, run)
     if out is not None:
         index.save(out)
     return index
@@ -141,7 +141,7 @@ def map_reference(
     is_kept = may_be_filled(adata, "reference" if key_added else None)
     model, run = open_model(model), run or InferenceOptions()
     index = open_index(reference, model)
-    source = open_deep(adata, model, read)
+    source = open_deep(adata, model, read, run=run)
     mapped, _ = mapping(model, source, index, run)
     if is_kept:
         for name, column in mapping_columns(mapped, threshold).items():

@@ -41,8 +41,8 @@ def compare_annotators(asked: ModeAsk) -> tuple[Evaluation, dict[str, tuple[Mode
         raise ValueError("annotation is learnt from cell types; name their column of obs (label, --label)")
     how, first = asked.how, asked.configs[asked.modes[0]]
     cells = labelled_cells(
-        asked.adata, asked.model, asked.label, split_by=how.split_by, held_out=how.held_out, seed=first.train.seed,
-        read=asked.read,
+        asked.adata, asked.model.with_inputs(**first.inputs), asked.label, split_by=how.split_by,
+        held_out=how.held_out, seed=first.train.seed, read=asked.read, run=asked.run,
     )  # fmt: skip
     job = _Job(asked, cells, cells_sha256(cells.source))
     made = job.runs()

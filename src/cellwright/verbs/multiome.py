@@ -219,6 +219,7 @@ class _Work:
     def done(self) -> MultiomeResult:
         """Train, embed, tell, score and write."""
         from cellwright.tasks.embed import embed_cells
+        from cellwright.tasks.left_out import FEATURES, left_out_of
         from cellwright.tasks.multiome import told_tokens, train_multiome
         from cellwright.train.run import open_run
 
@@ -237,6 +238,8 @@ class _Work:
             is_progress_shown=self.run.progress,
         )  # fmt: skip
         self.seconds["training"] = time.perf_counter() - start
+        if (left_out := left_out_of(self.model, self.data.cells, self.run, what=FEATURES)) is not None:
+            self.data = replace(self.data, notes=(*self.data.notes, f"warning: {left_out.line()}"))
         self.proteins = told_tokens(self.model)
         calibration = self._calibrate() if self.proteins else None
         start = time.perf_counter()

@@ -66,8 +66,8 @@ class Made:
 
     @property
     def dataset(self) -> str:
-        """Names of the studies, without folders."""
-        return ", ".join(Path(study).name for study in self.data.studies)
+        """Names of the studies, without folders; sizes of those that have none."""
+        return ", ".join(self.data.titles)
 
 
 def evaluate_made(made: Made, folder: Path) -> Evaluation | None:
@@ -173,7 +173,7 @@ def _evaluated(
     )
     study = ToldStudy(
         title=f"Proteins told from RNA: {where}, learnt from {made.dataset}",
-        dataset=", ".join(Path(name).name for name in data.studies),
+        dataset=", ".join(data.titles),
         model=made.model,
         model_name=made.name,
         what=f"{made.model.family.title} of {made.model.num_parameters:,} parameters, all proteins withheld",

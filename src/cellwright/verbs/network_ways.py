@@ -86,7 +86,7 @@ class Ways:
 
 
 class Asker:
-    """A model, its cells, and what was asked for."""
+    """A model, its cells, and what was asked for; what there is to warn of is added to the cells' contract."""
 
     def __init__(self, model: Model, source: Cells, config: NetworkOptions, run: InferenceOptions):
         self.model, self.source, self.config, self.run = model, source, config, run
@@ -262,7 +262,10 @@ class Asker:
         if self.config.embedding == "table":
             whole = model_gene_table(self.model)
             return GeneTable(tuple(kept), whole.take(kept), whole.what)
-        return ModelContexts(self.model, self.source, kept, self.run).mean(np.arange(len(self.source)))
+        contexts, rows = ModelContexts(self.model, self.source, kept, self.run), np.arange(len(self.source))
+        if (left_out := contexts.left_out(rows)) is not None:
+            self.source = self.source.with_warning(left_out.line())
+        return contexts.mean(rows)
 
 
 def _same_rows(perturbed: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, list[str]]]:

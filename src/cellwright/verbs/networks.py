@@ -132,6 +132,7 @@ def grn(
     source = open_data(adata, model, read)
     asker = Asker(model, source, config, run)
     ways = (asker.by_attention if config.from_ == "attention" else asker.by_vectors)(asked, known_targets)
+    source = asker.source
     modules, score_nm, enrichment = (), np.zeros((len(source), 0)), ()
     if has_modules:
         grouping = ModuleConfig(resolution=config.resolution, seed=run.seed)
@@ -200,8 +201,8 @@ def _evaluate(
     names = {kind: " ".join([model.family.title, *([by] if by == "attention" else []), kind]) for kind in ways.rankings}
     return evaluate_networks(
         NetworkStudy(
-            title=f"Gene network of {Path(source.contract.source).name}",
-            dataset=Path(source.contract.source).name,
+            title=f"Gene network of {source.contract.title}",
+            dataset=source.contract.title,
             model=model,
             source=source,
             rankings={names[kind]: ranked for kind, ranked in ways.rankings.items()},

@@ -13,6 +13,7 @@ from cellwright.models import Model, load
 
 if TYPE_CHECKING:
     from cellwright.data.cells import Cells
+    from cellwright.tasks.inference import InferenceOptions
 
 STATES = ("raw", "normalised", "log1p", "binned", "unknown")
 """States of a matrix that can be described at all."""
@@ -64,9 +65,17 @@ def open_model(model: Model | str | Path, vocab: str | Path | None = None, *, ke
 
 
 def open_data(
-    data: Any, model: Model, read: ReadOptions | None = None, *, accepts: Sequence[str] | None = None
+    data: Any,
+    model: Model,
+    read: ReadOptions | None = None,
+    *,
+    accepts: Sequence[str] | None = None,
+    run: InferenceOptions | None = None,
 ) -> Cells:
-    """Open cells for a model: its vocabulary, the states of values that its family accepts (or ``accepts``)."""
+    """Open cells for a model: its vocabulary, the states of values that its family accepts (or ``accepts``).
+
+    Where it is said how the model is going to be run (``run``), the contract also tells of genes that find no room.
+    """
     from cellwright.data.cells import open_cells
 
     read = read or ReadOptions()
@@ -77,7 +86,16 @@ def open_data(
         accepts=accepts or model.family.accepts,
         **read.of_matrix(),
     )
-    return with_tech_batches(source, model, read) if model.tech_batches else source
+    source = with_tech_batches(source, model, read) if model.tech_batches else source
+    return source if run is None else with_left_out(source, model, run)
+
+
+def with_left_out(source: Cells, model: Model, run: InferenceOptions) -> Cells:
+    """Return the cells; where some have more genes than the model is fed when it is run so, their contract says it."""
+    from cellwright.tasks.left_out import left_out_of
+
+    found = left_out_of(model, source, run)
+    return source if found is None else source.with_warning(found.line())
 
 
 def with_tech_batches(source: Cells, model: Model, read: ReadOptions) -> Cells:

@@ -70,7 +70,8 @@ def methods_of(
     if options.graph:
         features_of = joined_tables(tables, graph.genes)
         methods.append(GraphPerturb(config=config.graph, node_graph=graph, node_features=features_of))
-    table, contexts = _embedding(screen, options, source)
+    table, contexts, said = _embedding(screen, options, source)
+    notes += said
     if table is not None:
         features["model"] = dict(table.by_name(parts))
         covered = int(table.aligned(screen.genes)[1].sum())
@@ -164,8 +165,8 @@ def _graph(screen: Screen, sets: Any, num_neighbors: int) -> tuple[GeneGraph, li
     return graph, [f"{what}: {', '.join(alone[:8])}{' ...' if len(alone) > 8 else ''}{remedy}"]
 
 
-def _embedding(screen: Screen, options: PerturbOptions, source: MethodSource) -> tuple[Any, Any]:
-    """Return the gene embedding (mean over the controls that may be seen), and its reading cell by cell if wanted."""
+def _embedding(screen: Screen, options: PerturbOptions, source: MethodSource) -> tuple[Any, Any, list[str]]:
+    """Return the gene embedding (mean over controls that may be seen), its reading cell by cell if wanted, notes."""
     import numpy as np
 
     from cellwright.tasks.gene_features import GeneTable, ModelContexts, read_gene_table
@@ -173,12 +174,13 @@ def _embedding(screen: Screen, options: PerturbOptions, source: MethodSource) ->
 
     if source.embedding is not None:
         given = source.embedding
-        return (given if isinstance(given, GeneTable) else read_gene_table(given)), None
+        return (given if isinstance(given, GeneTable) else read_gene_table(given)), None, []
     if source.model is None or options.use == "cells":
-        return None, None
+        return None, None, []
     reading = ReadOptions(layer=source.read.layer, assume=source.read.assume)
     cells = open_data(source.adata, source.model, reading)
     names = tuple(dict.fromkeys([*screen.genes, *screen.perturbations.all_parts]))
-    table = ModelContexts(source.model, cells, names, source.run).mean(np.flatnonzero(screen.is_seen_n))
+    contexts, rows = ModelContexts(source.model, cells, names, source.run), np.flatnonzero(screen.is_seen_n)
+    left_out = contexts.left_out(rows)
     per_cell = ModelContexts(source.model, cells, screen.genes, source.run) if options.per_cell else None
-    return table, per_cell
+    return contexts.mean(rows), per_cell, [] if left_out is None else [f"gene embedding: {left_out.line()}"]

@@ -98,7 +98,7 @@ class PerturbResult:
         from cellwright.evaluate.perturbation_report import PerturbationStudy, evaluate_perturbations
         from cellwright.verbs.perturb_files import joint_sha256
 
-        name = Path(self.screen.source).name
+        name = self.screen.contract.title
         return evaluate_perturbations(
             PerturbationStudy(
                 title=f"Perturbations of {name}",

@@ -181,7 +181,7 @@ def reverse_perturb(
     known, graph, methods, notes = methods_of(opened, options.training(), config, gene_sets, source)
     found = reverse_folds(opened, splits, methods, ranking, known=known)
     hashes = [split.sha256(opened.obs_names.tolist(), opened.profile_n) for split in splits]
-    name, main = Path(opened.source).name, methods[-1].name
+    name, main = opened.contract.title, methods[-1].name
     study = ReverseStudy(
         title=f"Reverse perturbation of {name}",
         dataset=name,

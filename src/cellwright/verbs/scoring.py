@@ -205,8 +205,10 @@ def score(
 
 
 def source_name(data: Any) -> str | None:
-    """Return the path of data, or what kind of object it is."""
-    return None if data is None else str(data) if isinstance(data, str | Path) else "AnnData"
+    """Return the path of data, its name, or what kind of object it is."""
+    from cellwright.data.sources import name_of
+
+    return None if data is None else name_of(data)
 
 
 def _evaluate_annotate(asked: Asked) -> tuple[Evaluation, None]:
@@ -218,7 +220,7 @@ def _evaluate_annotate(asked: Asked) -> tuple[Evaluation, None]:
     model, config = asked.model, asked.config
     category = _told_category(model, config)
     classes = head_classes(model) if category is None else model.vocab.categories[category]
-    held_out = open_data(asked.held_out, model, config.reading)
+    held_out = open_data(asked.held_out, model, config.reading, run=asked.run)
     study = AnswerStudy(
         model=model,
         held_out=held_out,

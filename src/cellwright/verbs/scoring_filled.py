@@ -29,7 +29,8 @@ def evaluate_unmask(asked: Asked) -> tuple[Evaluation, None]:
     if asked.train is None:
         raise ValueError("filled-in genes are scored beside baselines, which need training cells; give train (TRAIN)")
     train = open_cells(asked.train, model.vocab, accepts=model.family.accepts, **config.reading.of_matrix())
-    held_out = open_data(asked.held_out, model, config.reading)
+    run = None if how.start == "genes" else asked.run  # cells are embedded whole otherwise
+    held_out = open_data(asked.held_out, model, config.reading, run=run)
     apart = check_apart(train, held_out, config.group)
     train, num_train = _some(train, how.max_train, config.seed), len(train)
     held_out, num_held_out = _some(held_out, config.num_real, config.seed), len(held_out)

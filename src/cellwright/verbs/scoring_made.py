@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +54,8 @@ def evaluate_generate(asked: Asked) -> tuple[Evaluation, AnnData | None]:
     made_code_n = np.array([code_of.get(name, -1) for name in made.type_n], np.int64)
     name = model.family.title
     study = GenerationStudy(
-        title=f"Cells made by {name}, held against {Path(held_out.contract.source).name}",
-        dataset=held_out.contract.source,
+        title=f"Cells made by {name}, held against {held_out.contract.title}",
+        dataset=held_out.contract.title,
         model=model,
         made=LevelCells(made.level_ng, made_code_n),
         what=f"{name} of {model.num_parameters:,} parameters, asked for the type in words",

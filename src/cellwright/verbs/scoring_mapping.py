@@ -21,7 +21,7 @@ def evaluate_map_reference(asked: Asked) -> tuple[Evaluation, None]:
     if asked.made is not None:
         raise ValueError("made cells belong to the task generate; map_reference places real ones")
     model, config = asked.model, asked.config
-    reference, query = (open_deep(data, model, config.reading) for data in (asked.train, asked.held_out))
+    reference, query = (open_deep(data, model, config.reading, run=asked.run) for data in (asked.train, asked.held_out))
     start = time.perf_counter()
     embedded = [embedding(model, cells, asked.run) for cells in (reference, query)]
     study = MappingStudy(

@@ -111,7 +111,7 @@ def embed(
     """
     is_kept, deep = may_be_filled(adata, key_added), depth_options(depth)
     model, run = with_pool(open_model(model), pool), run or InferenceOptions()
-    source = open_deep(adata, model, published_reading(read) if faithful else read, deep)
+    source = open_deep(adata, model, published_reading(read) if faithful else read, deep, run=run)
     model, cells = prepared(model, source, deep)
     embedding_nd = embedding(model, cells, run, position=position, is_faithful=faithful)
     if is_kept:
@@ -199,7 +199,7 @@ def annotate(
     if is_kept:
         check_columns(adata.obs.columns, key_added, answer)
     model, run = open_model(model), run or InferenceOptions()
-    source = open_data(adata, model, published_reading(read) if faithful else read)
+    source = open_data(adata, model, published_reading(read) if faithful else read, run=run)
     found = annotation(model, source, run, threshold=threshold, tell=tell, is_faithful=faithful, answer=answer)
     if is_kept:
         for name, column in annotation_columns(found, key_added, has_ids=answer.ontology).items():

@@ -122,6 +122,21 @@ def test_logcp10k_of_log1p_and_normalised_input_equals_that_of_counts():
         assert np.allclose(open_cells(adata, vocab, accepts=(accepts,)).logcp10k().toarray(), expected, atol=1e-5)
 
 
+def test_what_a_heading_calls_the_data(adata, vocab, tmp_path):
+    assert open_cells(adata, vocab).contract.title == "3 cells x 5 genes in memory"
+    for unusable in (3, "", " ", ["blood"]):
+        adata.uns["name"] = unusable
+        assert open_cells(adata, vocab).contract.source == "AnnData"
+    adata.uns["name"] = "blood/second run"
+    named = open_cells(adata, vocab).contract
+    assert (named.source, named.title) == ("blood/second run",) * 2
+    assert named.lines()[0].startswith("blood/second run: 3 cells x 5 genes from X")
+    with pytest.raises(ValueError, match="of blood/second run cannot stay on disk"):
+        open_cells(adata, vocab, backed=True)
+    adata.write_h5ad(tmp_path / "cells.h5ad")  # of a file it is the file's name
+    assert open_cells(tmp_path / "cells.h5ad", vocab).contract.title == "cells.h5ad"
+
+
 def test_one_cell_and_repeated_cell_names(adata, vocab):
     assert open_cells(adata[:1], vocab).read([0]).value_z.tolist() == [3, 3]
     with pytest.warns(UserWarning, match="Observation names are not unique"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from unit.evaluate.made_up import CLASSES, METHODS, made_up_cells, made_up_evaluation
 
-from cellwright.evaluate import Cells, charts, figures, measures_of, style
+from cellwright.evaluate import Cells, Score, charts, figures, measures_of, style
 
 MACRO_F1 = measures_of(["macro_f1"])
 
@@ -135,6 +135,15 @@ def test_one_hopeless_method_does_not_squeeze_the_others():
     low, high = charts._scale([method.scores["ece"] for method in METHODS], measures_of(["ece"])["ece"])
     assert high < 0.2
     assert "arrow: off the scale" not in texts(charts.comparison_figure(METHODS[:3], MACRO_F1))
+
+
+def test_equal_scores_have_an_axis_whose_marks_fit_beside_each_other():
+    for value in (1.0, -0.2, 87.3):
+        low, high = charts._scale([Score(value=value)] * 4, MACRO_F1["macro_f1"])
+        assert high - low == pytest.approx(0.04 * abs(value))
+        assert low < value < high
+    low, high = charts._scale([Score(value=0.0)] * 4, MACRO_F1["macro_f1"])
+    assert (low, high) == (-1e-3, 1e-3)
 
 
 def test_reliability_shows_the_calibration_error():

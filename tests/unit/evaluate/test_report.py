@@ -10,6 +10,7 @@ import pytest
 from unit.evaluate.made_up import METHODS, made_up_cells, made_up_evaluation
 
 from cellwright.evaluate import Cells, Evaluation, Score, Section, Table, verdict, write_report
+from cellwright.evaluate.measures import Measure
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} </style>'
 
@@ -48,6 +49,41 @@ def test_sections_stand_in_order(page):
     ]  # fmt: skip
     assert page.text.index("Fine-tuning the pre-trained") < page.text.index(verdict(made_up_evaluation()))
     assert page.text.index(verdict(made_up_evaluation())) < page.text.index("trained parameters")
+
+
+def test_many_scores_stand_in_tables_below_each_other(tmp_path):
+    """A page is as wide as six of them; every score is there once, every method in each table."""
+    names = [f"score {k}" for k in range(13)]
+    measures = {name: Measure(label=name, what=f"what {name} says") for name in names}
+    scores = {name: Score(value=k / 20, low=k / 20, high=k / 20 + 0.01) for k, name in enumerate(names)}
+    methods = tuple(method.model_copy(update={"scores": scores}) for method in METHODS)
+    many = made_up_evaluation(
+        measures=measures, primary_metric="score 0", methods=methods, differences=(), sections=(), cells=Cells(),
+        cells_method="",
+    )  # fmt: skip
+    text = write_report(many, tmp_path / "report.html").read_text(encoding="utf-8")
+    section = text[text.index('<section id="comparison">') :]
+    tables = section[: section.index("</section>")].split("<table")[1:]
+    heads = [[name for name in names if f">{name}</th>" in table] for table in tables]
+    assert [name for head in heads for name in head] == names
+    assert [len(head) for head in heads] == [4, 5, 4]
+    for table in tables:
+        assert all(f'<span class="name">{method.name}</span>' in table for method in methods)
+    assert [">trained parameters</th>" in table for table in tables] == [False, False, True]
+    assert [METHODS[0].what in table for table in tables] == [True, False, False]
+    assert text.count('title="what score 3 says; any number, higher is better"') == 1
+
+
+def test_a_table_of_many_columns_keeps_its_first_one_in_sight(tmp_path):
+    wide = Table(columns=("type", *"abcdefghij"), rows=(("B", *range(10)),))
+    few = Table(columns=("type", "a"), rows=(("B", 1),))
+    part = Section(heading="Types", tables={"wide": wide, "few": few})
+    text = write_report(made_up_evaluation(sections=(part,)), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [text.count(opening) for opening in ('<table class="many">\n<caption>wide', "<table>\n<caption>few")] == [
+        1,
+        1,
+    ]
+    assert ".many td:first-child { position: sticky; left: 0;" in text
 
 
 def test_the_contents_are_there(page):

@@ -13,6 +13,7 @@ import numpy as np
 from cellwright.models.inputs import InputConfig
 from cellwright.models.scmulan.config import ScMulanConfig
 from cellwright.tokens.sentence import Order, SentenceSpec, encode_sentences
+from cellwright.tokens.sequence import read_rows
 from cellwright.types import CellBatch, Draw, TokenBatch
 from cellwright.vocab import GeneVocab
 
@@ -39,6 +40,21 @@ class ScMulanTokenizer:
             pad_entity=vocab.special_id("pad"),
             is_packed=is_packed,
         )
+
+    @property
+    def room(self) -> int:
+        """Most genes a cell may have beside the task word; further words take places from them."""
+        return self.spec.max_length - 1
+
+    @property
+    def feeds_silent(self) -> bool:
+        """Whether genes that a cell does not express are among its tokens."""
+        return False
+
+    def num_candidates_n(self, cells: CellBatch) -> np.ndarray:
+        """Return how many genes of each cell ask for that room, int64 ``[n]``."""
+        panel = self.spec.panel
+        return np.diff(read_rows(cells, None if panel is None else np.asarray(panel))[0])
 
     def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
         """Return about how many words each cell will have, int64 ``[n]``."""
