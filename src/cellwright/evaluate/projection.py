@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import torch
 
 _MAX_EXACT_CELLS = 30_000
 MIN_UMAP_CELLS = 10
@@ -48,6 +47,7 @@ def umap_embedding(x_nd: np.ndarray, seed: int, *, num_neighbors: int = 15) -> n
         # remarks on what is not used here: a part that needs TensorFlow, and placing further cells later
         warnings.simplefilter("ignore", ImportWarning)
         warnings.filterwarnings("ignore", message="precomputed_knn", category=UserWarning)
+        import torch
         from umap import UMAP
 
         num_threads = torch.get_num_threads()
