@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field
 
-from cellwright.config import Config
+from cellwright.config import Config, did_you_mean
 from cellwright.models import FAMILIES, InputConfig
 from cellwright.objectives.config import ObjectiveConfig
 from cellwright.train.config import TrainConfig
@@ -42,7 +43,7 @@ class Recipe(Config):
     family: str
     """Key of FAMILIES."""
     size: str
-    """Size of the family that ``model`` began from."""
+    """Size of the family that ``model`` began from; changing it by `override` changes ``model``."""
     model: dict[str, Any]
     """The architecture, every field written out."""
     inputs: InputConfig = InputConfig()
@@ -53,6 +54,26 @@ class Recipe(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig
+
+    def override(self, assignments: Sequence[str]) -> Self:
+        """Return a copy with changes, see `Config.override`; a size comes first, and others change what it brought.
+
+        What the recipe itself changes in its own size (dropout, say) it changes in the other too.
+        """
+        sizes = [change for change in assignments if change.partition("=")[0].strip() == "size"]
+        others = [change for change in assignments if change not in sizes]
+        sized = self.sized(sizes[-1].partition("=")[2].strip(' "')) if sizes else self
+        return super(Recipe, sized).override(others)
+
+    def sized(self, size: str) -> Self:
+        """Return the recipe with the architecture of another size of its family."""
+        known = FAMILIES[self.family].sizes
+        if size not in known:
+            near = did_you_mean(size, known) or f"; sizes: {', '.join(known)}"
+            raise ValueError(f"size = {size!r} is none of {FAMILIES[self.family].title}{near}")
+        usual = architecture(self.family, self.size)
+        own = {name: value for name, value in self.model.items() if value != usual.get(name, value)}
+        return self.model_copy(update={"size": size, "model": architecture(self.family, size, **own)})
 
 
 def architecture(family: str, size: str, **changes: Any) -> dict[str, Any]:
