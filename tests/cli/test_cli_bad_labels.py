@@ -62,7 +62,7 @@ def test_groups_that_are_the_labels_are_refused(adata, official, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--mode", "prob"), ["mode = 'prob'", "'full', 'lora', 'probe' or 'scratch'"]),
+        (("--mode", "prob"), ["mode = 'prob'", "'full', 'lora', 'probe', 'blocks' or 'scratch'"]),
         (("--set", "train.max_epoch=1"), ["no option 'train.max_epoch'", "did you mean 'max_epochs'?"]),
         (("--set", "train.max_epochs=-1"), ["train.max_epochs = -1"]),
         (("--set", "optim.lr=Infinity"), ["optim.lr = inf", "finite"]),

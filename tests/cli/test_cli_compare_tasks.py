@@ -220,8 +220,8 @@ def test_the_usual_ways_are_those_that_the_task_has():
     for task in ("annotate", *QUICK):
         known = get_args(config_of(task).model_fields["mode"].annotation)
         assert set(configs_of(None, [], task=task)) == set(USUAL) & set(known)
-    with pytest.raises(ValueError, match="perturb has no way 'blocks'; it has full"):
-        configs_of(("full", "blocks"), [], task="perturb")
+    with pytest.raises(ValueError, match="perturb has no way 'zero_shot'; it has full"):
+        configs_of(("full", "zero_shot"), [], task="perturb")
 
 
 def test_finished_runs_give_the_same_record(copied, compared, given, monkeypatch):
