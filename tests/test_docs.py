@@ -284,7 +284,12 @@ def test_documented_defaults_are_the_defaults(heading: str, kind: type[Config]):
     assert checked >= 5
 
 
+LONG = {"denoise", "embed", "integrate", "multiome", "perturb"}
+"""Examples that take four seconds and more; other tests run the same verbs."""
+
+
 def test_every_example_has_arguments_here():
+    assert LONG < {example.stem for example in EXAMPLES}
     assert {example.stem for example in EXAMPLES} == set(SMALL) == set(OWN) == set(SAYS) == set(OUT)
 
 
@@ -294,7 +299,11 @@ def check_example(example: Path, out: Path, printed: str) -> None:
     assert left.is_file()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(e, marks=pytest.mark.slow) if e.stem in LONG else e for e in EXAMPLES],
+    ids=name_of,
+)
 def test_an_example_runs(example, tmp_path, monkeypatch, capsys):
     """In this process, on small cells of one's own; the drawing is by PCA, since UMAP takes long to compile."""
     from cellwright.evaluate import integration_sections, multiome, projection, study
@@ -302,9 +311,7 @@ def test_an_example_runs(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     genes = load_dataset("pbmc_facs_zheng").var_names[:300]
     make_cells(150, len(genes), gene_names=genes, depth=600.0).write_h5ad("own.h5ad")
-    for drawing in (study, multiome):
-        monkeypatch.setattr(drawing, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
-    for module in (study, integration_sections):
+    for module in (study, multiome, integration_sections):
         monkeypatch.setattr(module, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
     out = tmp_path / ("out.h5ad" if OUT[example.stem] is None else "out")
     runpy.run_path(str(example))["main"]([*SMALL[example.stem], *OWN[example.stem], "--out", str(out)])

@@ -8,7 +8,7 @@ from cli.command_line import NUM_GENES, SIZE, gene_names
 
 import cellwright
 from cellwright.data import make_cells
-from cellwright.evaluate import figures, integration_sections, projection
+from cellwright.evaluate import integration_sections, projection, study
 from cellwright.models import FAMILIES, new_model
 from cellwright.tasks.gene_features import ModelContexts
 from cellwright.tasks.left_out import LeftOut
@@ -22,9 +22,8 @@ LONG = SHORT.model_copy(update={"max_length": NUM_GENES + 1})
 
 @pytest.fixture(autouse=True)
 def _quick_drawing(monkeypatch):
-    for module in (integration_sections, figures):
-        if hasattr(module, "umap_embedding"):
-            monkeypatch.setattr(module, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
+    for module in (integration_sections, study):  # UMAP takes long to compile
+        monkeypatch.setattr(module, "umap_embedding", lambda x_nd, seed: projection._principal_components(x_nd))
 
 
 @pytest.fixture(scope="module")
