@@ -131,11 +131,18 @@ def changes_for(asked: argparse.Namespace, weight: str) -> list[str]:
 
 
 def compared(
-    cells: AnnData, model: Model, setting: str, *, seeds: int, changes: Sequence[str], out: Path
+    cells: AnnData,
+    model: Model,
+    setting: str,
+    *,
+    asked: argparse.Namespace,
+    seeds: int,
+    changes: Sequence[str],
+    out: Path,
 ) -> ModeComparison:
     """Compare the ways in one setting."""
     held_out = {"donors": {"split_by": "donor"}, "study": {"split_by": "study", "held_out": (UNSEEN,)}}[setting]
-    how = CompareOptions(seeds=seeds, **held_out)
+    how = CompareOptions(modes=asked.modes, seeds=seeds, **held_out)
     return compare_modes(cells, model, label="cell_type_coarse", out=out, how=how, changes=changes, run=QUIET)
 
 
@@ -145,7 +152,7 @@ def choose_rates(asked: argparse.Namespace, cells: AnnData, model: Model, settin
     for rate in asked.rates:
         changes = [*changes_for(asked, "none"), f"optim.lr={rate}"]
         out = asked.runs / asked.family / f"rate_{rate}"
-        for mode, runs in compared(cells, model, setting, seeds=1, changes=changes, out=out).runs.items():
+        for mode, runs in compared(cells, model, setting, asked=asked, seeds=1, changes=changes, out=out).runs.items():
             losses.setdefault(mode, {})[str(rate)] = runs[0].best_loss
     return losses
 
@@ -201,6 +208,7 @@ def main() -> None:
     options.add_argument("--runs", type=Path, default=Path("runs/finetune_modes"), help="folder of the runs")
     options.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, dest="ways")
     options.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="class weights")
+    options.add_argument("--modes", nargs="+", help="ways of fine-tuning (default: the usual four)")
     options.add_argument("--genes", type=int, default=400, help="most variable genes")
     options.add_argument("--pretrain-steps", type=int, default=600)
     options.add_argument("--pretrain-batch", type=int, default=16, help="cells a step of pre-training")
@@ -213,7 +221,9 @@ def main() -> None:
     cells = {setting: labelled(asked.data, setting, asked.cells) for setting in asked.ways}
     names = sorted({*UNLABELLED, DONORS, UNSEEN})
     hashes = {name: hashlib.sha256((asked.data / f"{name}.h5ad").read_bytes()).hexdigest() for name in names}
-    given = argparse.Namespace(**{k: v for k, v in vars(asked).items() if k not in ("runs", "seeds", "weights")})
+    given = argparse.Namespace(
+        **{k: v for k, v in vars(asked).items() if k not in ("runs", "seeds", "weights", "modes")}
+    )
     given.num_seeds = asked.seeds
     record = Record(f"finetune_modes_{asked.family}", given, Files(hashes))
     model = pretrained(asked)
@@ -222,12 +232,13 @@ def main() -> None:
     first = next(iter(cells))
     losses = choose_rates(asked, cells[first], model, first)
     rates = {mode: min(by_rate, key=by_rate.__getitem__) for mode, by_rate in losses.items()}
-    record.add({"what": "rates"}, chosen_in=first, rates=rates, validation_losses=losses)
+    what = "rates" if asked.modes is None else f"rates of {', '.join(asked.modes)}"
+    record.add({"what": what}, chosen_in=first, rates=rates, validation_losses=losses)
     for setting, adata in cells.items():
         for weight in asked.weights:
             changes = changes_for(asked, weight) + [f"{mode}:optim.lr={rate}" for mode, rate in rates.items()]
             out = asked.runs / asked.family / f"{setting}_{weight}"
-            result = compared(adata, model, setting, seeds=asked.seeds, changes=changes, out=out)
+            result = compared(adata, model, setting, asked=asked, seeds=asked.seeds, changes=changes, out=out)
             add(record, result.evaluation, setting, weight)
             record.save(table)
 
