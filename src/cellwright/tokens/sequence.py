@@ -139,6 +139,26 @@ def num_candidates_n(cells: CellBatch, spec: SequenceSpec) -> np.ndarray:
     return _num_candidates_n(*read_rows(cells, spec.panel)[:2], spec, kept_n)
 
 
+class FromSpec:
+    """What tokenisers whose tokens come by a `SequenceSpec` tell of the room for genes."""
+
+    spec: SequenceSpec
+
+    @property
+    def room(self) -> int:
+        """Most genes a cell may have as tokens."""
+        return self.spec.room
+
+    @property
+    def feeds_silent(self) -> bool:
+        """Whether genes that a cell does not express are among its tokens."""
+        return self.spec.keep_zero
+
+    def num_candidates_n(self, cells: CellBatch) -> np.ndarray:
+        """Return how many genes of each cell ask for that room, int64 ``[n]``."""
+        return num_candidates_n(cells, self.spec)
+
+
 def _num_candidates_n(
     indptr_n1: np.ndarray, gene_z: np.ndarray, spec: SequenceSpec, kept_n: Sequence[np.ndarray] | None
 ) -> np.ndarray:

@@ -15,13 +15,13 @@ import torch
 from cellwright.models.inputs import InputConfig
 from cellwright.models.scfoundation.config import ScFoundationConfig
 from cellwright.tokens.depth import DepthTarget
-from cellwright.tokens.sequence import SequenceSpec, encode_cells, num_candidates_n
+from cellwright.tokens.sequence import FromSpec, SequenceSpec, encode_cells
 from cellwright.tokens.values import library_size, normalise_ragged
 from cellwright.types import CellBatch, Draw, TokenBatch
 from cellwright.vocab import GeneVocab
 
 
-class ScFoundationTokenizer:
+class ScFoundationTokenizer(FromSpec):
     """Turn cells into tokens: genes in ascending order of id, then T, then S.
 
     Of `InputConfig`, ``genes`` says whether silent genes come too (the decoder needs them, the encoder does not),
@@ -52,20 +52,6 @@ class ScFoundationTokenizer:
         if self.depth_from == "given":
             return np.asarray(cells.total_n, np.float64)
         return library_size(cells.value_z, cells.indptr_n1)
-
-    @property
-    def room(self) -> int:
-        """Most genes a cell may have as tokens."""
-        return self.spec.room
-
-    @property
-    def feeds_silent(self) -> bool:
-        """Whether genes that a cell does not express are among its tokens."""
-        return self.spec.keep_zero
-
-    def num_candidates_n(self, cells: CellBatch) -> np.ndarray:
-        """Return how many genes of each cell ask for that room, int64 ``[n]``."""
-        return num_candidates_n(cells, self.spec)
 
     def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
         """Return about how many tokens each cell will have, int64 ``[n]``."""

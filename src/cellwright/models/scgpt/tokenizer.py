@@ -16,12 +16,12 @@ from cellwright.models.inputs import InputConfig
 from cellwright.models.scgpt.config import ScGPTConfig
 from cellwright.tokens.flags import FlagTable
 from cellwright.tokens.modalities import ModalitySpec, code_by_modality
-from cellwright.tokens.sequence import SequenceSpec, encode_cells, num_candidates_n
+from cellwright.tokens.sequence import FromSpec, SequenceSpec, encode_cells
 from cellwright.types import CellBatch, Draw, TokenBatch
 from cellwright.vocab import GeneVocab
 
 
-class ScGPTTokenizer:
+class ScGPTTokenizer(FromSpec):
     """Turn cells into tokens; deterministic for a given draw, independent of the minibatch."""
 
     def __init__(
@@ -42,20 +42,6 @@ class ScGPTTokenizer:
             pad_gene=vocab.special_id("pad"),
             is_packed=is_packed,
         )
-
-    @property
-    def room(self) -> int:
-        """Most genes a cell may have as tokens."""
-        return self.spec.room
-
-    @property
-    def feeds_silent(self) -> bool:
-        """Whether genes that a cell does not express are among its tokens."""
-        return self.spec.keep_zero
-
-    def num_candidates_n(self, cells: CellBatch) -> np.ndarray:
-        """Return how many genes of each cell ask for that room, int64 ``[n]``."""
-        return num_candidates_n(cells, self.spec)
 
     def num_tokens_n(self, cells: CellBatch) -> np.ndarray:
         """Return about how many tokens each cell will have, int64 ``[n]``."""
