@@ -2,10 +2,14 @@
 
     python studies/perturb_cells.py --data FOLDER -o studies/results/perturb_cells.jsonl
     python studies/perturb_cells.py --data FOLDER --only norman_double --model RUN    # from trained weights
+    python studies/perturb_cells.py --data FOLDER --only kang_cells --set lr=0.003 max_epochs=40 mode=lora
+    python studies/perturb_cells.py --data FOLDER --only kang_cells --pretrain-steps 2000
 
 FOLDER holds ``norman2019_k562_crispra.h5ad``, ``papalexi2021_thp1_eccite.h5ad`` and ``kang2018_ifnb_labelled.h5ad``.
 Without ``--model`` the network is a small scGPT with weights newly drawn: what the way of training is worth, not what
-pre-training is. Graph models on the same screens are in ``perturb.py``. Nothing is chosen by test scores.
+pre-training is; with ``--pretrain-steps`` it is pre-trained on the controls that models may see and, for Kang, on
+``pbmc_facs_zheng`` and ``pbmc_hao2021_1k``, for the others on what `perturb_contexts.py` takes. Graph models on these
+screens are in ``perturb.py``. Nothing is chosen by test scores.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ import argparse
 import json
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from anndata import AnnData
+from finetune_modes import read
 from perturb import KANG, NORMAN, PAPALEXI, slim
+from perturb_contexts import OTHERS, pretraining_cells
 
 from cellwright.baselines.perturbation import Known
 from cellwright.data.perturbation_splits import split_perturbations
@@ -26,6 +34,7 @@ from cellwright.evaluate.perturbation import score_predictions
 from cellwright.evaluate.perturbation_tables import SHOWN, table_lines
 from cellwright.files import atomic_path
 from cellwright.models import FAMILIES, Model, load, new_model
+from cellwright.recipes import pretrain_model, recipe
 from cellwright.tasks.perturb import Screen, predict_folds
 from cellwright.tasks.perturb_cells import CellPerturb, CellPerturbConfig, FittedCells
 from cellwright.tasks.perturb_tokens import Feed
@@ -50,15 +59,16 @@ STUDIES = {
 }  # fmt: skip
 
 
-def opened(folder: Path, name: str, seed: int) -> Screen:
-    """Open the screen of a study."""
-    import anndata
+BLOOD = ("pbmc_facs_zheng", "pbmc_hao2021_1k")
 
+
+def opened(folder: Path, name: str, seed: int) -> tuple[Screen, AnnData]:
+    """Open the screen of a study; also its cells."""
     file, _, screen, _ = STUDIES[name]
-    adata = anndata.read_h5ad(folder / f"{file}.h5ad")
+    adata = read(folder, file)
     if "guide_ok" in adata.obs:
         adata = adata[adata.obs["guide_ok"].to_numpy(bool)].copy()
-    return open_screen(adata, screen, seed=seed)
+    return open_screen(adata, screen, seed=seed), adata
 
 
 def small_model(genes: list[str], seed: int) -> Model:
@@ -68,18 +78,39 @@ def small_model(genes: list[str], seed: int) -> Model:
     return new_model("scgpt", GeneVocab.from_genes(dict.fromkeys(genes), scgpt.specials), config, seed=seed)
 
 
-def method_of(screen: Screen, name: str, given: argparse.Namespace) -> tuple[CellPerturb, list[str]]:
+def pretrained(screen: Screen, adata: AnnData, name: str, given: argparse.Namespace) -> Model:
+    """Pre-train ``scgpt_demo`` on all genes of the screen, or take what an earlier call left in ``--runs``."""
+    folder = given.runs / f"{name}_{given.pretrain_steps}_{given.seed}"
+    if not (folder / "config.json").exists():
+        others = BLOOD if name.startswith("kang") else OTHERS
+        cells = pretraining_cells(given.data, adata, screen, given.pretrain_cells, others)
+        changes = [
+            "data.num_genes=null", f"train.max_steps={given.pretrain_steps}", "train.max_epochs=null",
+            f"train.checkpoint_every={given.pretrain_steps}", "train.accelerator=cpu", f"train.seed={given.seed}",
+            "batch_size=16",
+        ]  # fmt: skip
+        start = time.perf_counter()
+        _, fit = pretrain_model(recipe("scgpt_demo").override(changes), cells, folder, is_progress_shown=False)
+        spent, num = time.perf_counter() - start, [cell.n_obs for cell in cells]
+        print(f"pre-trained in {spent:.0f} s on {num} cells: validation {fit.best_loss}", flush=True)
+    return load(folder)
+
+
+def method_of(screen: Screen, adata: AnnData, name: str, given: argparse.Namespace) -> tuple[CellPerturb, list[str]]:
     """Return the method that is fine-tuned, and what there is to say of it."""
     parts = screen.perturbations.all_parts if screen.perturbations.kind == "genes" else ()
-    model = load(given.model) if given.model else small_model([*screen.genes, *parts], given.seed)
-    return cell_method(screen, model, STUDIES[name][3])
+    if given.pretrain_steps:
+        model = pretrained(screen, adata, name, given)
+    else:
+        model = load(given.model) if given.model else small_model([*screen.genes, *parts], given.seed)
+    return cell_method(screen, model, STUDIES[name][3].override(given.set))
 
 
 def forwards(name: str, given: argparse.Namespace) -> list[dict]:
     """Hold perturbations out and predict them."""
-    screen = opened(given.data, name, given.seed)
+    screen, adata = opened(given.data, name, given.seed)
     split = STUDIES[name][1]
-    method, notes = method_of(screen, name, given)
+    method, notes = method_of(screen, adata, name, given)
     splits = split_perturbations(screen.profiles, split, num_folds=5, seed=given.seed)
     start = time.perf_counter()
     predictions = predict_folds(screen, splits, [method])
@@ -90,17 +121,23 @@ def forwards(name: str, given: argparse.Namespace) -> list[dict]:
         value = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
         print(f"{row.group}: {row.metric}: {row.model} - {row.baseline} = {value}")
     best = [min((row.get("valid_mse", np.inf) for row in rows), default=np.inf) for rows in method.history.values()]
-    stamp = {"study": name, "model": str(given.model or "small, newly drawn"), "valid_mse": [round(b, 6) for b in best]}
-    stamp["seconds"] = round(predictions.seconds[method.name])
+    stamp = {"study": name, "model": begun_from(given), "valid_mse": [round(b, 6) for b in best]}
+    stamp |= {"seconds": round(predictions.seconds[method.name]), "changes": given.set}
     return [slim(stamp | row.record()) for row in scores.rows if row.metric in SHOWN]
+
+
+def begun_from(given: argparse.Namespace) -> str:
+    """Return the weights that training begins from, in words."""
+    if given.pretrain_steps:
+        return f"scgpt_demo, {given.pretrain_steps} steps"
+    return str(given.model or "small, newly drawn")
 
 
 def in_reverse(given: argparse.Namespace) -> list[dict]:
     """Rank all pairs of Norman's genes by the states that held-out combinations leave."""
-    screen = opened(given.data, "norman_double", given.seed)
-    method, _ = method_of(screen, "norman_double", given)
-    few = method.config.model_copy(update={"pool": 16, "cells_kept": 0})
-    method = CellPerturb(model=method.model, what=method.what, config=few)
+    screen, adata = opened(given.data, "norman_double", given.seed)
+    method, _ = method_of(screen, adata, "norman_double", given)
+    method = replace(method, config=method.config.override(["pool=16", "cells_kept=0"]))
     splits = split_perturbations(screen.profiles, "double", num_folds=5, seed=given.seed)
     ranking = Ranking(
         candidates=candidates_of(screen.perturbations, "pairs"), ways=("distance", "effect"), sizes=(1, 5, 8)
@@ -155,12 +192,16 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("studies/results/perturb_cells.jsonl"))
     parser.add_argument("--only", nargs="*", default=parts, choices=parts)
     parser.add_argument("--model", type=Path, help="trained weights to begin from: a model folder")
+    parser.add_argument("--pretrain-steps", type=int, default=0, help="pre-train a network here; 0 = none")
+    parser.add_argument("--pretrain-cells", type=int, default=2500, help="most cells of each other study")
+    parser.add_argument("--runs", type=Path, default=Path("runs/perturb_cells"), help="folder of pre-trained networks")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes to the way of fine-tuning")
     given = parser.parse_args()
     for name in given.only:
         run = {"norman_reverse": in_reverse, "many_genes": many_genes}.get(name)
         rows = run(given) if run else forwards(name, given)
-        key = (name, given.seed, str(given.model or ""))
+        key = (name, given.seed, "" if begun_from(given).startswith("small") else begun_from(given), *given.set)
         rows = [row | {"key": list(key)} for row in rows]
         kept = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
         kept = [row for row in kept if tuple(row["key"]) != key]

@@ -23,6 +23,7 @@ import argparse
 import hashlib
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,13 @@ class KeptContexts:
         return self._kept_ngd[[self._place[row] for row in rows.tolist()]]
 
 
-def pretraining_cells(folder: Path, adata: AnnData, screen: Screen, num: int) -> list[AnnData]:
+def pretraining_cells(
+    folder: Path, adata: AnnData, screen: Screen, num: int, others: Sequence[str] = OTHERS
+) -> list[AnnData]:
     """Return the seen controls and ``num`` cells of each other study, over genes of the screen alone."""
     wanted = {*screen.genes, *screen.perturbations.all_parts}
     found = [adata[np.flatnonzero(screen.is_seen_n)]]
-    found += [some(read(folder, name), num) for name in OTHERS]
+    found += [some(read(folder, name), num) for name in others]
     found = [cells[:, [gene for gene in cells.var_names if gene in wanted]] for cells in found]
     return [cells[np.asarray((cells.X > 0).sum(axis=1)).ravel() >= FEWEST_GENES].copy() for cells in found]
 

@@ -16,6 +16,16 @@ import torch
 from torch import Tensor
 
 
+def taken_rows(x_n: Tensor, at: Tensor) -> Tensor:
+    """Return ``x_n[at]``, ``[n, ...] -> [*at.shape, ...]``, with gradients that are the same each time.
+
+    Where a row is taken more than once, the backward of ``x_n[at]`` on a CPU adds in the order in which threads come
+    by (atomic additions from 32,768 numbers on), so that a busy machine gives other last digits.
+    """
+    rows_nd = x_n.reshape(len(x_n), -1)
+    return torch.nn.functional.embedding(at, rows_nd).reshape(*at.shape, *x_n.shape[1:])
+
+
 @dataclass(frozen=True, slots=True)
 class CellEnd:
     """The first or the last tokens of each cell: those that an answer is wanted for."""
@@ -151,7 +161,7 @@ class Layout:
         """Give every token its cell's value: ``[n, ...] -> [n, t, ...]`` (padded) or ``[1, t, ...]`` (packed)."""
         if self.width is not None:
             return x_n[:, None].expand(x_n.shape[0], self.width, *x_n.shape[1:])
-        return x_n[self.cell_of_token(x_n.device)][None]
+        return taken_rows(x_n, self.cell_of_token(x_n.device))[None]
 
     def pad(self, x_nt: Tensor, fill: float | int | bool = 0) -> Tensor:
         """Turn a packed tensor ``[1, t, ...]`` into a padded one ``[n, longest, ...]``."""

@@ -18,6 +18,8 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from cellwright.layout import taken_rows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneGraphShape:
@@ -134,7 +136,7 @@ class GeneGraphNetwork(nn.Module):
             node_pd = node_pd + self.node_context(self.node_features_pd)
         node_pd = self.node_smooth(node_pd)
         is_there_nm1 = (node_nm >= 0)[..., None]
-        return self.node_mlp((node_pd[node_nm.clamp(min=0)] * is_there_nm1).sum(1))
+        return self.node_mlp((taken_rows(node_pd, node_nm.clamp(min=0)) * is_there_nm1).sum(1))
 
 
 def _mlp(width_in: int, width: int, width_out: int, dropout: float) -> nn.Sequential:

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from cellwright.config import Config
+from cellwright.layout import taken_rows
 from cellwright.types import ModelOutput, Targets, WordScores
 
 READS = frozenset({"entity_nt", "level_nt", "is_asked_nt", "end_n"})
@@ -74,7 +75,8 @@ class NextLevel(Config):
         total, whole = weight_vd.new_zeros(()).float(), torch.zeros((), device=weight_vd.device)
         for asked in groups:
             with torch.autocast(weight_vd.device.type, enabled=False):
-                level_nsw = asked.hidden_nsd.float() @ weight_vd[asked.entity_nw].float().transpose(1, 2)
+                weight_nwd = taken_rows(weight_vd, asked.entity_nw).float()
+                level_nsw = asked.hidden_nsd.float() @ weight_nwd.transpose(1, 2)
             share_nsw = _shares(asked.is_answer_nsw, self.per)
             error_nsw = (level_nsw - asked.level_nw[:, None]).square()
             total = total + (error_nsw.masked_fill(~asked.is_answer_nsw, 0.0) * share_nsw).sum()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from cellwright.config import Config
 from cellwright.data.drugs import Responses
 from cellwright.data.molecules import INSTALL, MoleculeGraphs
+from cellwright.layout import taken_rows
 from cellwright.types import Draw
 
 
@@ -196,8 +197,8 @@ class DrugNet(nn.Module):
 
     def forward(self, tensors: PairTensors) -> Tensor:
         """Return ``[p]``."""
-        drug_pd = self.drug(tensors)[tensors.drug_p]
-        cell_pd = self.cell(tensors.feature_lf)[tensors.line_p]
+        drug_pd = taken_rows(self.drug(tensors), tensors.drug_p)
+        cell_pd = taken_rows(self.cell(tensors.feature_lf), tensors.line_p)
         return self.head(torch.cat([drug_pd, cell_pd], dim=1))[:, 0]
 
 
