@@ -35,7 +35,8 @@ from cellwright.evaluate.perturbation_tables import SHOWN, table_lines
 from cellwright.files import atomic_path
 from cellwright.models import FAMILIES, Model, load, new_model
 from cellwright.recipes import pretrain_model, recipe
-from cellwright.tasks.perturb import Screen, predict_folds
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import predict_folds
 from cellwright.tasks.perturb_cells import CellPerturb, CellPerturbConfig, FittedCells
 from cellwright.tasks.perturb_tokens import Feed
 from cellwright.tasks.reverse import candidates_of

@@ -41,7 +41,8 @@ from cellwright.evaluate.perturbation_tables import ALL, SHOWN, PerturbationScor
 from cellwright.metrics import percentiles
 from cellwright.recipes import pretrain_model, recipe
 from cellwright.tasks.gene_features import GeneTable, ModelContexts, model_gene_table
-from cellwright.tasks.perturb import Screen, predict_folds
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import predict_folds
 from cellwright.tasks.perturb_graph import GraphConfig, GraphPerturb, joined_tables
 from cellwright.tasks.screen import open_screen
 

@@ -33,7 +33,8 @@ from cellwright.evaluate.perturbation_tables import (
 from cellwright.metrics import GENERATION_METRICS, percentiles
 from cellwright.metrics.effects import Answer, Truth
 from cellwright.metrics.perturbed import COLLAPSED, PERTURBATION_METRICS, Tallies, score_profiles
-from cellwright.tasks.perturb import Predictions, Screen
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import Predictions
 
 NUM_RESAMPLES = 1000
 MAX_CELLS = 100

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from cellwright.data.perturbations import JOIN
 from cellwright.evaluate.style import BASELINE, FAINT, INK, MODEL, WIDTH, house_style, place_axes, shorten, svg
 from cellwright.metrics.effects import pearson
-from cellwright.tasks.perturb import Predictions, Screen
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import Predictions
 
 COLUMNS, MAX_PROFILES = 4, 12
 NUM_GENES = 20

@@ -15,7 +15,8 @@ from cellwright.evaluate.style import BASELINE, BOUNDS, MODEL, WIDTH, house_styl
 from cellwright.metrics.effects import FDR, Alone, Answer, Truth
 from cellwright.metrics.interactions import INTERACTION_FDP, ranked_genes
 from cellwright.metrics.perturbed import Tallies
-from cellwright.tasks.perturb import Predictions, Screen
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import Predictions
 
 ADDITIVE = "additive"
 MOST_POINTS = 400

@@ -34,7 +34,8 @@ from cellwright.evaluate.perturbation_tables import (
 )
 from cellwright.evaluate.study import machine, peak_memory_gb
 from cellwright.metrics.perturbed import PERTURBATION_METRICS, Tallies
-from cellwright.tasks.perturb import Predictions, Screen
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import Predictions
 
 PRIMARY = "pearson_delta"
 COMPARED = (
@@ -169,6 +170,7 @@ def _method(name: str, what: str, study: PerturbationStudy) -> Method:
         scores=parts.pop(ALL),
         parts=parts,
         seconds=study.predictions.seconds.get(name),
+        trained_parameters=study.predictions.num_trained.get(name),
     )
 
 

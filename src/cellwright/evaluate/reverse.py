@@ -22,7 +22,7 @@ from cellwright.evaluate.perturbation_report import screen_sha256
 from cellwright.evaluate.study import machine, peak_memory_gb
 from cellwright.metrics import percentiles
 from cellwright.metrics.reverse import hit_at, reverse_metrics
-from cellwright.tasks.perturb import Screen
+from cellwright.tasks.lessons import Screen
 from cellwright.tasks.reverse import place_of
 from cellwright.tasks.reverse_folds import CHANCE, REPLICATE, Reversed
 

@@ -29,7 +29,8 @@ from cellwright.data.pairs import pair_controls
 from cellwright.nn.lora import LoraConfig
 from cellwright.objectives.value import MaskedValue, ZeroGate
 from cellwright.tasks.inference import choose_device, in_use
-from cellwright.tasks.perturb import Lesson, Predicted
+from cellwright.tasks.lessons import Lesson
+from cellwright.tasks.perturb import Predicted
 from cellwright.tasks.perturb_tokens import Feed, Parts
 from cellwright.tasks.perturb_weights import keep_norms, opened_weights
 from cellwright.types import ModelOutput, Targets
@@ -120,7 +121,8 @@ class CellPerturb:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lesson.seed)
             how = {"lora": self.config.lora, "blocks": self.config.blocks, "seed": lesson.seed}
-            with opened_weights(tuned.network, self.config.mode, self.new_rows, **how):
+            with opened_weights(tuned.network, self.config.mode, self.new_rows, **how) as num_trained:
+                fitted.num_trained = num_trained
                 self.history[len(self.history)] = _train(fitted, lesson)
         return fitted
 
@@ -143,6 +145,8 @@ class FittedCells:
     """Log expression of the controls of every context, at most ``pool`` each."""
     context_c: np.ndarray
     """int64: context of each of them."""
+    num_trained: int = 0
+    """Parameters that were trained."""
 
     def predict(self, asked: Asked) -> Predicted:
         """Predict effects and cells, a few tokens at a time; the same every time.

@@ -26,7 +26,8 @@ from cellwright.data.gene_graphs import GeneGraph, coexpression_graph
 from cellwright.data.pairs import pair_controls
 from cellwright.nn.gene_graph import GeneGraphNetwork, GeneGraphShape
 from cellwright.tasks.gene_features import CellContexts, GeneTable
-from cellwright.tasks.perturb import Lesson, Predicted
+from cellwright.tasks.lessons import Lesson
+from cellwright.tasks.perturb import Predicted
 
 _CHUNK_VALUES = 20_000_000
 """States held at once in prediction: profiles x genes x width; 80 MB, however many genes there are."""
@@ -148,6 +149,12 @@ class FittedGraph:
     contexts: CellContexts | None = None
     lesson: Lesson | None = None
     """Cells that ``contexts`` are read for."""
+
+    @property
+    def num_trained(self) -> int:
+        """Parameters that were trained."""
+        return sum(weight.numel() for weight in self.network.parameters())
+
     cells_to_predict: int = 32
 
     def predict(self, asked: Asked) -> Predicted:

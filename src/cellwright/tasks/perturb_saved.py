@@ -19,7 +19,8 @@ from scipy import sparse
 from cellwright.baselines.perturbation import Asked
 from cellwright.data.perturbations import parse_condition
 from cellwright.nn.gene_graph import GeneGraphNetwork, GeneGraphShape
-from cellwright.tasks.perturb import FittedPerturb, Screen
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import FittedPerturb
 from cellwright.tasks.perturb_cells import CellPerturbConfig, FittedCells
 from cellwright.tasks.perturb_graph import FittedGraph
 from cellwright.tasks.perturb_tokens import Feed

@@ -22,7 +22,7 @@ NEW_PARTS = ("value_head", "condition")
 @contextmanager
 def opened_weights(
     network: Any, mode: str, new_rows: Mapping[str, int], *, lora: LoraConfig, blocks: Collection[int], seed: int
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Let gradients reach what a mode trains, in place, while the block runs; low-rank changes are folded in after it.
 
     Parameters
@@ -39,14 +39,20 @@ def opened_weights(
         Blocks that mode blocks trains.
     seed
         That they are drawn from.
+
+    Yields
+    ------
+    int: how many parameters are trained; rows of a table that stay as they are do not count.
     """
     first_row = dict(new_rows)
     first_row |= {name: 0 for name, _ in network.named_parameters() if name.split(".")[0] in NEW_PARTS}
     choose_trained(network, mode, lora=lora, blocks=blocks, unlearnt=first_row, seed=seed)
     grown = [(weight, first_row[name]) for name, weight in network.named_parameters() if first_row.get(name)]
-    hooks = [weight.register_hook(_from_row(first)) for weight, first in (grown if mode in SPARING else ())]
+    grown = grown if mode in SPARING else []
+    hooks = [weight.register_hook(_from_row(first)) for weight, first in grown]
+    num_still = sum(first * weight[0].numel() for weight, first in grown)
     try:
-        yield
+        yield sum(weight.numel() for weight in network.parameters() if weight.requires_grad) - num_still
     finally:
         for hook in hooks:
             hook.remove()

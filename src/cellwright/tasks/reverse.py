@@ -22,7 +22,8 @@ from scipy.spatial.distance import cdist
 from cellwright.baselines.perturbation import Asked
 from cellwright.config import some_of
 from cellwright.data.perturbations import JOIN, Perturbations
-from cellwright.tasks.perturb import Predicted, Screen
+from cellwright.tasks.lessons import Screen
+from cellwright.tasks.perturb import Predicted
 
 Parts = tuple[str, ...]
 Way = Literal["effect", "distance", "votes"]

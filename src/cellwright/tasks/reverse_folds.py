@@ -15,7 +15,8 @@ import numpy as np
 from cellwright.baselines.perturbation import Asked, Known, additive
 from cellwright.data.perturbation_splits import TEST, PerturbationSplit
 from cellwright.metrics.reverse import hit_at, rank_share, relevant_at
-from cellwright.tasks.perturb import PerturbModel, Predicted, Screen, baselines, make_lesson
+from cellwright.tasks.lessons import Screen, make_lesson
+from cellwright.tasks.perturb import PerturbModel, Predicted, baselines
 from cellwright.tasks.reverse import (
     Parts,
     Reference,

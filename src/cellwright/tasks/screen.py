@@ -16,7 +16,7 @@ from cellwright.data.perturbation_splits import ProfileNames
 from cellwright.data.perturbations import Perturbations, align_genes, read_perturbations
 from cellwright.data.sources import open_source
 from cellwright.data.splits import label_codes
-from cellwright.tasks.perturb import Screen
+from cellwright.tasks.lessons import Screen
 from cellwright.vocab import GeneVocab
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cellwright.baselines.perturbation import Known
     from cellwright.data.gene_graphs import GeneGraph
     from cellwright.models.adapt import Adapted
-    from cellwright.tasks.perturb import PerturbModel, Screen
+    from cellwright.tasks.lessons import Screen
+    from cellwright.tasks.perturb import PerturbModel
     from cellwright.verbs.perturbing import PerturbOptions
 
 

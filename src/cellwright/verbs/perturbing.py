@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cellwright.evaluate.evaluation import Evaluation
     from cellwright.evaluate.perturbation_tables import PerturbationScores
     from cellwright.tasks.gene_features import GeneTable
-    from cellwright.tasks.perturb import PerturbModel, Predictions, Screen
+    from cellwright.tasks.lessons import Screen
+    from cellwright.tasks.perturb import PerturbModel, Predictions
     from cellwright.tasks.perturb_saved import SavedPerturb
 
 
@@ -250,7 +251,7 @@ def _check_asked(screen: Screen, predict: Sequence[str]) -> None:
 
 def _whole(screen: Screen, method: PerturbModel, known: Known, options: PerturbOptions) -> SavedPerturb:
     """Train a method on the whole screen."""
-    from cellwright.tasks.perturb import whole_lesson
+    from cellwright.tasks.lessons import whole_lesson
     from cellwright.tasks.perturb_saved import SavedPerturb
 
     fitted = method.fit(whole_lesson(screen, known, valid=options.valid))

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from cellwright.baselines.perturbation import Known
     from cellwright.evaluate.evaluation import Evaluation
     from cellwright.tasks.gene_features import GeneTable
-    from cellwright.tasks.perturb import PerturbModel, Screen
+    from cellwright.tasks.lessons import Screen
+    from cellwright.tasks.perturb import PerturbModel
     from cellwright.tasks.reverse import Parts, Ranked, Way
     from cellwright.tasks.reverse_folds import Ranking, Reversed
 
@@ -238,7 +239,8 @@ class _Wanted:
 
     def rank(self, method: PerturbModel, known: Known, ranking: Ranking, valid: float) -> Ranked:
         """Rank the candidates by a model of the whole screen."""
-        from cellwright.tasks.perturb import Predicted, whole_lesson
+        from cellwright.tasks.lessons import whole_lesson
+        from cellwright.tasks.perturb import Predicted
         from cellwright.tasks.reverse import Ranked, State, asked_in, reference_of
 
         screen, kept = self.screen, self.shared_k

@@ -10,7 +10,8 @@ from cellwright.data.perturbation_splits import split_perturbations
 from cellwright.data.synthetic import ScreenPlan, make_perturbed_cells
 from cellwright.metrics.effects import pearson
 from cellwright.models import FAMILIES, new_model
-from cellwright.tasks.perturb import make_lesson, predict_folds, whole_lesson
+from cellwright.tasks.lessons import make_lesson, whole_lesson
+from cellwright.tasks.perturb import predict_folds
 from cellwright.tasks.perturb_cells import (
     ADAPTED,
     CellPerturb,
@@ -20,6 +21,7 @@ from cellwright.tasks.perturb_cells import (
     begin_unchanged,
 )
 from cellwright.tasks.perturb_tokens import Feed
+from cellwright.tasks.perturb_weights import NEW_PARTS
 from cellwright.tasks.screen import ScreenOptions, open_screen
 from cellwright.verbs.perturb_methods import LABELS, cell_method
 from cellwright.vocab import GeneVocab
@@ -274,6 +276,8 @@ def test_what_a_mode_does_not_train_stays_bit_for_bit(screen, mode):
     assert any(name.startswith("value_head.shift") for name in moved)
     attention = {f"blocks.0.attention.{part}.weight" for part in ("qkv", "out")}
     assert moved - new == (attention if mode == "lora" else set())
+    num_new = sum(after[name].numel() for name in new)
+    assert fitted.num_trained == num_new if mode == "probe" else num_new < fitted.num_trained < num_new + 1000
     assert all(parameter.requires_grad for parameter in tuned.parameters())
     assert (fitted.predict(screen.asked([0])).effect_ug != 0).any()
 
@@ -288,10 +292,14 @@ def test_a_table_that_grew_learns_its_new_rows_alone(adata, mode):
     method, _ = cell_method(screen, plain, QUICK.model_copy(update={"mode": mode, "max_epochs": 3}))
     name = "gene_encoder.embedding.weight"
     assert method.new_rows[name] == len(plain.vocab)
-    tuned = method.fit(whole_lesson(screen, valid=0)).feed.model.network.state_dict()[name]
+    fitted = method.fit(whole_lesson(screen, valid=0))
+    tuned = fitted.feed.model.network.state_dict()[name]
     start = method.model.network.state_dict()[name]
     assert torch.equal(tuned[: len(plain.vocab)], start[: len(plain.vocab)])
     assert (tuned[len(plain.vocab) :] != start[len(plain.vocab) :]).any(1).all()
+    new = [part for key, part in fitted.feed.model.network.named_parameters() if key.split(".")[0] in NEW_PARTS]
+    num_new = sum(part.numel() for part in new) + start[len(plain.vocab) :].numel()
+    assert fitted.num_trained == num_new if mode == "probe" else num_new < fitted.num_trained < num_new + 1000
 
 
 def test_a_probe_leaves_running_means_alone(model, screen):

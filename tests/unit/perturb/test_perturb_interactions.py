@@ -21,6 +21,7 @@ class Told:
     """Adds up, and adds what was planted (as far as log rates say it)."""
 
     name, what = "told", "was told the interactions"
+    num_trained = 0
 
     def __init__(self, adata):
         self.synergy = adata.uns["synergy"]

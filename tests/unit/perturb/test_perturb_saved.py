@@ -8,7 +8,7 @@ import pytest
 from cellwright.data.gene_graphs import coexpression_graph
 from cellwright.data.synthetic import ScreenPlan, make_perturbed_cells
 from cellwright.models import FAMILIES, load, new_model
-from cellwright.tasks.perturb import whole_lesson
+from cellwright.tasks.lessons import whole_lesson
 from cellwright.tasks.perturb_cells import ADAPTED, CellPerturb, CellPerturbConfig
 from cellwright.tasks.perturb_graph import GraphConfig, GraphPerturb
 from cellwright.tasks.perturb_saved import SavedPerturb

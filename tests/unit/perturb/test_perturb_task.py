@@ -11,7 +11,8 @@ from cellwright.data.perturbation_splits import split_perturbations
 from cellwright.data.synthetic import ScreenPlan, make_perturbed_cells
 from cellwright.evaluate.perturbation import score_predictions
 from cellwright.evaluate.perturbation_tables import calibration_rows, table_lines
-from cellwright.tasks.perturb import Predicted, make_lesson, predict_folds, whole_lesson
+from cellwright.tasks.lessons import make_lesson, whole_lesson
+from cellwright.tasks.perturb import Predicted, predict_folds
 from cellwright.tasks.perturb_graph import GraphConfig, GraphPerturb
 from cellwright.tasks.screen import ScreenOptions, open_screen
 
@@ -143,6 +144,7 @@ def test_floor_and_roof_are_where_they_belong(scored, screen):
 def test_a_collapsed_model_is_called_so(screen):
     class Same:
         name, what = "same", "says the same of all"
+        num_trained = 0
 
         def fit(self, lesson):
             self.effect_g = np.abs(lesson.train.effect_ug).mean(0)
@@ -185,6 +187,7 @@ def test_a_report_does_without_scores_that_are_not_defined():
 def test_predicted_cells_are_compared_with_real_ones(screen):
     class Cells:
         name, what = "cells", "gives cells"
+        num_trained = 0
 
         def fit(self, lesson):
             self.lesson = lesson
@@ -206,6 +209,7 @@ def test_predicted_cells_are_compared_with_real_ones(screen):
 def test_bad_models_are_refused(screen, graph):
     class Bad:
         name, what = "bad", "is bad"
+        num_trained = 0
 
         def __init__(self, value):
             self.value = value

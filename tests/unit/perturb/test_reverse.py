@@ -138,6 +138,7 @@ def test_test_cells_teach_nothing(screen):
 
     class Watch:
         name, what = "watch", "looks at what it is given"
+        num_trained = 0
 
         def __init__(self):
             self.seen = []
