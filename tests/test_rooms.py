@@ -29,8 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objectives": {"layout", "types", "protocols", "config", "tokens", "nn"},
     "train": {"types", "protocols", "config", "files"},
     "tasks": {
-        "layout", "types", "protocols", "vocab", "config", "files", "metrics", "data", "tokens", "nn", "objectives", "train",
-        "baselines",
+        "layout", "types", "protocols", "vocab", "config", "files", "metrics", "data", "tokens", "nn", "objectives",
+        "train", "baselines",
     },
     "evaluate": {"types", "protocols", "config", "files", "metrics", "data", "tokens", "baselines", "tasks"},
     "recipes": BELOW_VERBS - {"evaluate"},
