@@ -110,6 +110,8 @@ def test_bad_input_is_named():
 
     with pytest.raises(ValueError, match="layer = 2: scGPT has layers 0 to 1 here"):
         ask(layer=2)
+    with pytest.raises(ValueError, match="max_length = 9: attention is read between all genes"):
+        ask(run=QUIET.model_copy(update={"max_length": 9}))
     with pytest.raises(ValueError, match="bfloat16 would tie them"):
         ask(run=QUIET.model_copy(update={"precision": "bfloat16"}))
     with pytest.raises(ValueError, match="1 genes are not in the model's vocabulary: TP53"):

@@ -126,6 +126,8 @@ def test_states_come_in_blocks_and_in_order(model):
     assert together.shape == (10, 12, 32)
     with pytest.raises(ValueError, match="gene id 12 is none of the 12"):
         gene_contexts(model, many, gene_ids=np.array([12]))
+    with pytest.raises(ValueError, match="max_length = 9: genes are read in cells with all genes"):
+        gene_contexts(model, many, options=QUIET.model_copy(update={"max_length": 9}))
     with pytest.raises(ValueError, match="130 cells are too many for one pass"):
         gene_contexts(model, Source(model.vocab, num_copies=65), is_together=True)
     with pytest.raises(ValueError, match="leave such cells out"):

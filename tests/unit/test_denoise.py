@@ -112,6 +112,11 @@ def test_families_that_cannot_are_refused(adata):
         denoise_cells(plain, cells_of(adata, plain), FOLD, options=QUIET)
 
 
+def test_a_limit_on_tokens_is_refused_not_passed_over(model, adata):
+    with pytest.raises(ValueError, match=r"max_length = 9: cells are denoised with all genes .*leave it out"):
+        cellwright.denoise(adata, model, run=QUIET.model_copy(update={"max_length": 9}))
+
+
 def test_genes_left_out_for_length_are_no_answer(adata):
     model = small_model(max_length=12)
     with pytest.raises(ValueError, match="left out for length"):

@@ -24,7 +24,7 @@ from torch import Tensor
 from cellwright.data.panel import select_genes
 from cellwright.protocols import AttentiveModel, CellSource
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, run_tokenizer
+from cellwright.tasks.inference import InferenceOptions, choose_device, in_use, refuse_max_length, run_tokenizer
 from cellwright.types import TokenBatch
 
 _ROWS = 2048  # cells read at once
@@ -68,6 +68,7 @@ def attention_ranks(
         not among the genes, or scores are not finite.
     """
     options = options or InferenceOptions()
+    refuse_max_length(options, "attention is read between all genes that are named (num_genes, --num-genes)")
     genes = list(genes)
     _check(model, source, genes, regulators, layer, options)
     gene_g = torch.from_numpy(model.vocab.ids(genes))

@@ -18,7 +18,14 @@ from tqdm import tqdm
 
 from cellwright.protocols import CellSource, DepthTokenizer
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, token_batches
+from cellwright.tasks.inference import (
+    InferenceOptions,
+    choose_device,
+    in_precision,
+    in_use,
+    refuse_max_length,
+    token_batches,
+)
 from cellwright.tokens.depth import DepthTarget
 from cellwright.types import TokenBatch
 
@@ -85,8 +92,8 @@ def denoise_blocks(
     Raises
     ------
     ValueError
-        The family knows no depth, a gene is not one that the model is fed, genes are left out for length, or the
-        network returns numbers that are not finite.
+        The family knows no depth, a gene is not one that the model is fed, ``max_length`` is given, or the network
+        returns numbers that are not finite.
 
     Notes
     -----
@@ -94,6 +101,7 @@ def denoise_blocks(
     1 + a share of molecules.
     """
     options = options or InferenceOptions()
+    refuse_max_length(options, "cells are denoised with all genes of the model")
     check_vocab(model, source)
     tokenize = check_denoises(model, depth)
     gene_ids = answered_ids(model) if gene_ids is None else np.asarray(gene_ids, np.int64)

@@ -20,7 +20,14 @@ from cellwright.protocols import CellSource, DepthTokenizer
 from cellwright.tasks.denoise import answer_places, answered_ids
 from cellwright.tasks.embed import check_vocab
 from cellwright.tasks.gene_features import CONTEXT
-from cellwright.tasks.inference import InferenceOptions, choose_device, in_precision, in_use, token_batches
+from cellwright.tasks.inference import (
+    InferenceOptions,
+    choose_device,
+    in_precision,
+    in_use,
+    refuse_max_length,
+    token_batches,
+)
 from cellwright.types import TokenBatch
 
 BLOCK_CELLS = 4
@@ -66,10 +73,11 @@ def gene_contexts(
     Raises
     ------
     ValueError
-        The family has no such states, a gene is none that it is fed, genes are left out for length, cells are too many
+        The family has no such states, a gene is none that it is fed, ``max_length`` is given, cells are too many
         to be together, a cell expresses nothing, or the network returns numbers that are not finite.
     """
     options = options or InferenceOptions()
+    refuse_max_length(options, "genes are read in cells with all genes of the model")
     check_vocab(model, source)
     if CONTEXT not in model.network.produces or not isinstance(model.tokenizer(), DepthTokenizer):
         raise ValueError(

@@ -127,6 +127,12 @@ def tokenizer_for(model: Any, options: InferenceOptions, inputs: Mapping[str, An
     return model.tokenizer(**{name: value for name, value in changes.items() if value is not None})
 
 
+def refuse_max_length(options: RunOptions, why: str) -> None:
+    """Raise ``ValueError`` where a limit on tokens was given to a task that says itself which genes cells are fed."""
+    if options.max_length is not None:
+        raise ValueError(f"max_length = {options.max_length}: {why}; leave it out (--max-length)")
+
+
 def token_batches(
     tokenize: Tokenizer, cells: CellBatch, options: InferenceOptions, device: torch.device
 ) -> Iterator[tuple[np.ndarray, TokenBatch]]:

@@ -17,7 +17,14 @@ import torch
 from cellwright.config import some_of
 from cellwright.protocols import CellSource
 from cellwright.tasks.embed import check_vocab
-from cellwright.tasks.inference import READ_AHEAD, InferenceOptions, choose_device, in_use, run_network
+from cellwright.tasks.inference import (
+    READ_AHEAD,
+    InferenceOptions,
+    choose_device,
+    in_use,
+    refuse_max_length,
+    run_network,
+)
 from cellwright.types import CellBatch, Draw
 
 
@@ -127,6 +134,7 @@ def ask(
         Of these, ``seed`` and ``ties``.
     """
     options = options or InferenceOptions()
+    refuse_max_length(options, "all known genes are fed")
     check_vocab(model, source)
     changes = {"genes": "expressed", "max_length": len(gene_ids) + 2}
     if options.ties is not None:
