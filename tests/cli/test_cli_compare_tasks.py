@@ -152,6 +152,7 @@ def test_baselines_are_those_of_one_run_and_differences_are_paired(compared, tas
         assert found.value == pytest.approx(values[found.method] - values[found.other])
         assert found.low <= found.value <= found.high
     assert f"Pre-training was worth {worth.value:+.3f}" in evaluation.headline
+    assert all(0 < m.trained_parameters < 100_000 for m in evaluation.methods[:2])
     assert "seed" in evaluation.limitations[0]
     assert not any("ne training seed" in line or "one seed" in line for line in evaluation.limitations)
 
