@@ -228,9 +228,9 @@ class _Found:
         )
         return Section(
             heading="Steps and orders",
-            note="A gene that joins takes its predicted value along, rounded, and is not predicted again. That value "
-            "was made from the prompt: it tells nothing new, and its error stays. Where even the oracle, which knows "
-            "the errors, gains nothing, no choice of genes will.",
+            note="A gene that joins takes its predicted value along, rounded, and is not predicted again, so "
+            "that its error stays. Where even the oracle, which knows the errors, gains nothing, no choice of genes "
+            "will.",
             pictures=(
                 Picture(
                     name="gaps",
