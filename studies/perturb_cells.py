@@ -131,7 +131,7 @@ def begun_from(given: argparse.Namespace) -> str:
     """Return the weights that training begins from, in words."""
     if given.pretrain_steps:
         return f"scgpt_demo, {given.pretrain_steps} steps"
-    return str(given.model or "small, newly drawn")
+    return "/".join(given.model.parts[-2:]) if given.model else "small, newly drawn"
 
 
 def in_reverse(given: argparse.Namespace) -> list[dict]:

@@ -66,7 +66,7 @@ def run_task(task: str, given: argparse.Namespace) -> list[dict]:
     found, seconds = done.evaluation, time.perf_counter() - start
     print(f"== {task} ({seconds:.0f} s)", table_text(found), *found.summary, sep="\n", flush=True)
     conditions = {"cells": given.cells, "genes": given.genes, "lr": given.lr, "seeds": given.seeds}
-    stamp = {"study": task, "model": str(given.model), "conditions": conditions}
+    stamp = {"study": task, "model": "/".join(given.model.parts[-2:]), "conditions": conditions}
     rows = [stamp | row for row in result_rows(found) if row["part"] is None]
     return rows + [stamp | {"difference": True} | difference.record() for difference in found.differences]
 
