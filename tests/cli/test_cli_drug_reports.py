@@ -170,6 +170,12 @@ def test_a_model_makes_the_features_of_lines(tables, tmp_path):
     other = cellwright.verbs.ResponseColumns(embedder=str(tmp_path / "two"))
     with pytest.raises(ValueError, match="the model was trained on are missing"):
         cellwright.predict_response(tmp_path / "run", lines, columns=other)
+    assert not any(line.startswith("features of lines") for line in Evaluation.load(tmp_path / "run").summary)
+    made_up_model(seed=1).with_inputs(max_length=9).save(tmp_path / "short")
+    short = cellwright.verbs.ResponseColumns(embedder=str(tmp_path / "short"))
+    cellwright.drug_response(tables / "ic50.csv", lines, out=tmp_path / "told", changes=changes, columns=short)
+    summary = Evaluation.load(tmp_path / "told").summary
+    assert any(line.startswith("features of lines: 45 of 45 cells have more than 8") for line in summary)
     both = cellwright.verbs.ResponseColumns(embedder=str(tmp_path / "one"), slot="X_scGPT")
     with pytest.raises(ValueError, match="choose one"):
         cellwright.predict_response(tmp_path / "run", lines, columns=both)

@@ -95,6 +95,8 @@ class LineFeatures:
     """float32, finite."""
     names: tuple[str, ...]
     """Name of each feature: gene names, or ``<key>_0``, ``<key>_1``, ... of an embedding."""
+    notes: tuple[str, ...] = ()
+    """What there is to say of how they were made."""
 
     def __post_init__(self):
         if self.value_lf.shape != (len(self.lines), len(self.names)) or not self.value_lf.size:

@@ -64,8 +64,9 @@ def read_features(data: Any, columns: ResponseColumns, *, is_bulk: bool = True) 
 def _embedded(data: Any, columns: ResponseColumns, *, is_bulk: bool) -> LineFeatures:
     from cellwright.data.drugs import LineFeatures, read_lines
     from cellwright.tasks.inference import InferenceOptions
+    from cellwright.tasks.left_out import left_out_of
     from cellwright.verbs.depths import DepthOptions, knows_depth
-    from cellwright.verbs.opening import ReadOptions, open_model
+    from cellwright.verbs.opening import ReadOptions, open_data, open_model
     from cellwright.verbs.using import embed
 
     adata = _as_anndata(data)
@@ -75,8 +76,10 @@ def _embedded(data: Any, columns: ResponseColumns, *, is_bulk: bool) -> LineFeat
     depth = DepthOptions(bulk=True) if is_bulk and knows_depth(model) else None
     read, run = ReadOptions(layer=columns.layer), InferenceOptions(progress=False)
     value_ld = embed(adata, model, depth=depth, read=read, run=run)
+    left_out = None if depth else left_out_of(model, open_data(adata, model, read), run)
+    notes = () if left_out is None else (f"features of lines: {left_out.line()}",)
     stem = f"{model.family.name}-{model.sha256()[:8]}"
-    return LineFeatures(lines, value_ld, tuple(f"{stem}_{i}" for i in range(value_ld.shape[1])))
+    return LineFeatures(lines, value_ld, tuple(f"{stem}_{i}" for i in range(value_ld.shape[1])), notes)
 
 
 def _as_anndata(data: Any) -> Any:

@@ -297,7 +297,7 @@ def _evaluate(
             fold_p=found.fold_p,
             fits=fits,
             contracts=(Section(heading="Tables", facts=facts),),
-            notes=(f"{folds} held out by {tables.split}; training seeds: {config.num_seeds}.",),
+            notes=(f"{folds} held out by {tables.split}; training seeds: {config.num_seeds}.", *tables.lines.notes),
             limitations=(limits[tables.split],) if tables.split in limits else (),
             seconds=found.seconds,
             split_sha256=next(iter(parts.values())).sha256 if len(parts) == 1 else None,
