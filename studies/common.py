@@ -57,6 +57,17 @@ def parser(description: str, *, steps: int) -> argparse.ArgumentParser:
     return options
 
 
+def for_steps(steps: int, *, seed: int = 0) -> list[str]:
+    """Return the changes to a recipe that make it so many steps on the CPU, with a checkpoint at the end."""
+    return [
+        f"train.max_steps={steps}",
+        "train.max_epochs=null",
+        f"train.checkpoint_every={steps}",
+        "train.accelerator=cpu",
+        f"train.seed={seed}",
+    ]
+
+
 def changes(asked: argparse.Namespace, tasks: Sequence[Mapping[str, Any]], *, seed: int) -> list[str]:
     """Return the changes to ``scmulan_tiny`` that all studies make."""
     known = {name for task in tasks for name in [*task.get("given", ()), *task.get("asked", ())]}
@@ -68,11 +79,7 @@ def changes(asked: argparse.Namespace, tasks: Sequence[Mapping[str, Any]], *, se
         f"optim.lr={asked.lr}",
         "data.valid_fraction=0",
         f"batch_size={asked.batch_size}",
-        f"train.max_steps={asked.steps}",
-        "train.max_epochs=null",
-        f"train.checkpoint_every={asked.steps}",
-        "train.accelerator=cpu",
-        f"train.seed={seed}",
+        *for_steps(asked.steps, seed=seed),
         *SIZE,
     ]
 

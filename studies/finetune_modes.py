@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from common import QUIET, Record, figure, markdown
+from common import QUIET, Record, figure, for_steps, markdown
 
 import cellwright
 from cellwright.recipes import recipe
@@ -94,14 +94,10 @@ def labelled(folder: Path, setting: str, num: int) -> AnnData:
 
 def changes_of(asked: argparse.Namespace) -> list[str]:
     """Return the changes to the pre-training recipe."""
-    steps = asked.pretrain_steps
     return [
         f"data.num_genes={asked.genes}",
-        f"train.max_steps={steps}",
-        "train.max_epochs=null",
-        f"train.checkpoint_every={steps}",
-        "train.accelerator=cpu",
         f"batch_size={asked.pretrain_batch}",
+        *for_steps(asked.pretrain_steps),
     ]
 
 

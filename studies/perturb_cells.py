@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from anndata import AnnData
+from common import for_steps
 from finetune_modes import read
 from perturb import KANG, NORMAN, PAPALEXI, slim
 from perturb_contexts import OTHERS, pretraining_cells
@@ -60,6 +61,7 @@ STUDIES = {
 }  # fmt: skip
 
 
+NEW = "small, newly drawn"
 BLOOD = ("pbmc_facs_zheng", "pbmc_hao2021_1k")
 
 
@@ -85,11 +87,7 @@ def pretrained(screen: Screen, adata: AnnData, name: str, given: argparse.Namesp
     if not (folder / "config.json").exists():
         others = BLOOD if name.startswith("kang") else OTHERS
         cells = pretraining_cells(given.data, adata, screen, given.pretrain_cells, others)
-        changes = [
-            "data.num_genes=null", f"train.max_steps={given.pretrain_steps}", "train.max_epochs=null",
-            f"train.checkpoint_every={given.pretrain_steps}", "train.accelerator=cpu", f"train.seed={given.seed}",
-            "batch_size=16",
-        ]  # fmt: skip
+        changes = ["data.num_genes=null", "batch_size=16", *for_steps(given.pretrain_steps, seed=given.seed)]
         start = time.perf_counter()
         _, fit = pretrain_model(recipe("scgpt_demo").override(changes), cells, folder, is_progress_shown=False)
         spent, num = time.perf_counter() - start, [cell.n_obs for cell in cells]
@@ -122,16 +120,16 @@ def forwards(name: str, given: argparse.Namespace) -> list[dict]:
         value = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
         print(f"{row.group}: {row.metric}: {row.model} - {row.baseline} = {value}")
     best = [min((row.get("valid_mse", np.inf) for row in rows), default=np.inf) for rows in method.history.values()]
-    stamp = {"study": name, "model": begun_from(given), "valid_mse": [round(b, 6) for b in best]}
+    stamp = {"study": name, "model": begun_from(given) or NEW, "valid_mse": [round(b, 6) for b in best]}
     stamp |= {"seconds": round(predictions.seconds[method.name]), "changes": given.set}
     return [slim(stamp | row.record()) for row in scores.rows if row.metric in SHOWN]
 
 
 def begun_from(given: argparse.Namespace) -> str:
-    """Return the weights that training begins from, in words."""
+    """Return the weights that training begins from, in words; empty = new ones."""
     if given.pretrain_steps:
         return f"scgpt_demo, {given.pretrain_steps} steps"
-    return "/".join(given.model.parts[-2:]) if given.model else "small, newly drawn"
+    return "/".join(given.model.parts[-2:]) if given.model else ""
 
 
 def in_reverse(given: argparse.Namespace) -> list[dict]:
@@ -202,7 +200,7 @@ def main() -> None:
     for name in given.only:
         run = {"norman_reverse": in_reverse, "many_genes": many_genes}.get(name)
         rows = run(given) if run else forwards(name, given)
-        key = (name, given.seed, "" if begun_from(given).startswith("small") else begun_from(given), *given.set)
+        key = (name, given.seed, begun_from(given), *given.set)
         rows = [row | {"key": list(key)} for row in rows]
         kept = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
         kept = [row for row in kept if tuple(row["key"]) != key]

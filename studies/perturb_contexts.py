@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import QUIET, Record, figure, markdown
+from common import QUIET, Record, figure, for_steps, markdown
 from finetune_modes import Files, read, some
 from perturb import NORMAN
 
@@ -87,15 +87,7 @@ def pretraining_cells(
 
 def pretrained(cells: list[AnnData], steps: int, seed: int) -> tuple[Model, float]:
     """Pre-train ``scfoundation_tiny`` on all genes of the cells; return it and its last validation loss."""
-    changes = [
-        "data.num_genes=null",
-        "optim.warmup_steps=20",
-        f"train.max_steps={steps}",
-        "train.max_epochs=null",
-        f"train.checkpoint_every={steps}",
-        "train.accelerator=cpu",
-        f"train.seed={seed}",
-    ]
+    changes = ["data.num_genes=null", "optim.warmup_steps=20", *for_steps(steps, seed=seed)]
     with TemporaryDirectory() as folder:
         model, fit = pretrain_model(recipe("scfoundation_tiny").override(changes), cells, Path(folder) / "run")
     return model, fit.best_loss

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from anndata import AnnData, read_h5ad
+from common import for_steps
 
 import cellwright
 from cellwright.config import versions
@@ -99,11 +100,7 @@ def trained(train: AnnData, network: str, folder: Path, asked: argparse.Namespac
         f"batch_size={asked.batch_size}",
         f"optim.lr={asked.lr}",
         "optim.warmup_steps=50",
-        f"train.max_steps={asked.steps}",
-        "train.max_epochs=null",
-        f"train.checkpoint_every={asked.steps}",
-        "train.accelerator=cpu",
-        f"train.seed={asked.seed}",
+        *for_steps(asked.steps, seed=asked.seed),
         "data.valid_fraction=0.02",
     ]
     begin = time.perf_counter()

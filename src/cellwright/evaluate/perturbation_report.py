@@ -170,7 +170,7 @@ def _method(name: str, what: str, study: PerturbationStudy) -> Method:
         scores=parts.pop(ALL),
         parts=parts,
         seconds=study.predictions.seconds.get(name),
-        trained_parameters=study.predictions.num_trained.get(name),
+        trained_parameters=study.predictions.num_trained.get(name) or None,
     )
 
 

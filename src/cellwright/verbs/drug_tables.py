@@ -65,18 +65,17 @@ def _embedded(data: Any, columns: ResponseColumns, *, is_bulk: bool) -> LineFeat
     from cellwright.data.drugs import LineFeatures, read_lines
     from cellwright.tasks.inference import InferenceOptions
     from cellwright.tasks.left_out import left_out_of
-    from cellwright.verbs.depths import DepthOptions, knows_depth
-    from cellwright.verbs.opening import ReadOptions, open_data, open_model
-    from cellwright.verbs.using import embed
+    from cellwright.verbs.depths import DepthOptions, knows_depth, open_deep, prepared
+    from cellwright.verbs.opening import ReadOptions, open_model
+    from cellwright.verbs.using import embedding
 
     adata = _as_anndata(data)
     name = columns.name if is_bulk else None
     lines = read_lines(adata, layer=columns.layer, name=name).lines
     model = open_model(columns.embedder)
-    depth = DepthOptions(bulk=True) if is_bulk and knows_depth(model) else None
-    read, run = ReadOptions(layer=columns.layer), InferenceOptions(progress=False)
-    value_ld = embed(adata, model, depth=depth, read=read, run=run)
-    left_out = None if depth else left_out_of(model, open_data(adata, model, read), run)
+    deep, run = DepthOptions(bulk=is_bulk and knows_depth(model)), InferenceOptions(progress=False)
+    fed, cells = prepared(model, open_deep(adata, model, ReadOptions(layer=columns.layer), deep), deep)
+    value_ld, left_out = embedding(fed, cells, run), left_out_of(fed, cells, run)
     notes = () if left_out is None else (f"features of lines: {left_out.line()}",)
     stem = f"{model.family.name}-{model.sha256()[:8]}"
     return LineFeatures(lines, value_ld, tuple(f"{stem}_{i}" for i in range(value_ld.shape[1])), notes)
